@@ -1,0 +1,1 @@
+"""Image data behind the workloads."""

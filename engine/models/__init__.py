@@ -1,0 +1,1 @@
+"""Architectures the workloads are made of."""

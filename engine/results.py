@@ -1,0 +1,236 @@
+"""What the stages hand on: frozen records that save to JSON and come back, with no torch."""
+
+import json
+import math
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Self
+
+from scipy.stats import norm, t
+
+Progress = Callable[[int, int, str], None]  # told (done, in all, of what) as long work goes on
+
+FORMAT_VERSION = 1
+CONFIDENCE = 0.95  # of every interval
+BIT_WIDTHS = range(1, 9)  # what a layer may be quantized to
+PACKAGES = ("hawq-viz", "numpy", "torch", "torchvision")
+
+
+class FormatError(ValueError):
+    """A file is not what it should be; the message names the file and what was expected."""
+
+
+def write_json(path: str | Path, kind: str, fields: Mapping[str, Any]) -> None:
+    """Write fields with their kind and format version; a reader sees the old file or the new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    document = {"kind": kind, "version": FORMAT_VERSION, **fields}
+    part.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    os.replace(part, path)
+
+
+def read_json(path: str | Path, kind: str) -> dict[str, Any]:
+    """Read what `write_json` wrote.
+
+    Raises:
+        FormatError: If the file is missing, cut, not JSON, of another kind or another version.
+    """
+    try:
+        document = json.loads(Path(path).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path} must be a saved {kind}, but cannot be read: {error}.") from error
+    except ValueError as error:
+        raise FormatError(
+            f"{path} must be a saved {kind}, but is not whole JSON ({error}): save it again."
+        ) from error
+    found = document.get("kind") if isinstance(document, dict) else None
+    if found != kind:
+        raise FormatError(f"{path} must be a saved {kind}, got {found or 'another file'}.")
+    if document.get("version") != FORMAT_VERSION:
+        raise FormatError(
+            f"{path} must have format version {FORMAT_VERSION}, got {document.get('version')}: "
+            f"make the {kind} again with this release."
+        )
+    return {key: value for key, value in document.items() if key not in ("kind", "version")}
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How a result came about: enough to make it again."""
+
+    seed: int
+    data: str  # which images, in words
+    fingerprint: str  # of those images and labels
+    command: str  # that makes the result again
+    versions: dict[str, str] = field(default_factory=lambda: _versions())
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+@dataclass(frozen=True)
+class TraceEstimate:
+    """Average Hessian trace of one layer, Tr(H) / n, in loss per squared weight."""
+
+    mean: float
+    sem: float  # standard error of the mean over the mini-batches
+    samples: int  # mini-batches
+    exact: bool  # whether the expectation is the Hessian's trace, not only Gauss-Newton's
+
+    @property
+    def relative_sem(self) -> float:
+        """The standard error as a share of the mean; infinite where the mean is zero."""
+        return self.sem / abs(self.mean) if self.mean else math.inf
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the mean by Student's t."""
+        if self.samples < 2:
+            return -math.inf, math.inf
+        half = float(t.ppf(0.5 + CONFIDENCE / 2, self.samples - 1)) * self.sem
+        return self.mean - half, self.mean + half
+
+    @property
+    def floored(self) -> bool:
+        """Whether the mean lies below its standard error, so that Ω takes the error instead."""
+        return self.mean < self.sem
+
+    @property
+    def for_omega(self) -> float:
+        """What Ω is made of: max(mean, sem), so that noise cannot make a layer look free."""
+        return max(self.mean, self.sem)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A network's measured quality with its 95 % interval."""
+
+    metric: str
+    value: float  # 0…1
+    interval: tuple[float, float]
+    samples: int
+    loss: float  # mean over the samples
+    loss_sem: float
+    provenance: Provenance
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain fields for a JSON file."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Take back what `to_json` gave."""
+        return cls(
+            **{
+                **fields,
+                "interval": tuple(fields["interval"]),
+                "provenance": Provenance(**fields["provenance"]),
+            }
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON."""
+        write_json(path, "evaluation", self.to_json())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote; FormatError where it is something else."""
+        fields = read_json(path, "evaluation")
+        with reading(path, "evaluation"):
+            return cls.from_json(fields)
+
+
+def wilson_interval(successes: int, samples: int) -> tuple[float, float]:
+    """The 95 % interval of a share: Wilson, "Probable Inference", JASA 1927.
+
+    Args:
+        successes: 0…samples.
+        samples: At least 1.
+    """
+    z2 = float(norm.ppf(0.5 + CONFIDENCE / 2)) ** 2
+    share = successes / samples
+    centre = (share + z2 / (2 * samples)) / (1 + z2 / samples)
+    spread = math.sqrt(z2 * share * (1 - share) / samples + (z2 / (2 * samples)) ** 2)
+    half = spread / (1 + z2 / samples)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+@dataclass(frozen=True)
+class BitPlan:
+    """Bits of every quantized layer, and what they cost."""
+
+    workload: str
+    weight_bits: dict[str, int]
+    size_bytes: float  # Σ n · b / 8 over the quantized weights
+    omega: float  # Σ Ω over the layers; ½ of it predicts the loss increase
+    made_by: dict[str, Any] = field(default_factory=dict)  # cost, budget, locks …: makes it again
+    activation_bits: dict[str, int] = field(default_factory=dict)  # none: activations stay float
+
+    def __post_init__(self) -> None:
+        for layer, bits in (*self.weight_bits.items(), *self.activation_bits.items()):
+            check_bits(bits, f"weight_bits[{layer!r}]")
+
+    @property
+    def summary(self) -> str:
+        """The bits in forward order, run-length coded for people: `8 4×3 2`."""
+        runs: list[list[int]] = []
+        for bits in self.weight_bits.values():
+            if runs and runs[-1][0] == bits:
+                runs[-1][1] += 1
+            else:
+                runs.append([bits, 1])
+        return " ".join(f"{bits}×{n}" if n > 1 else str(bits) for bits, n in runs)
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON."""
+        write_json(path, "plan", asdict(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote; FormatError where it is something else."""
+        fields = read_json(path, "plan")
+        with reading(path, "plan"):
+            return cls(**fields)
+
+
+def check_bits(bits: Any, argument: str) -> int:
+    """Take a bit width in 1…8.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if isinstance(bits, bool) or not isinstance(bits, int) or bits not in BIT_WIDTHS:
+        raise ValueError(f"{argument} must be a whole number of bits in 1…8, got {bits!r}.")
+    return bits
+
+
+class reading:  # noqa: N801 — reads as a statement: `with reading(path, "plan"):`
+    """Turn what a wrong field raises into a FormatError that names the file."""
+
+    def __init__(self, path: str | Path, kind: str) -> None:
+        self.path, self.kind = path, kind
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, KeyError | TypeError | ValueError | AttributeError):
+            raise FormatError(
+                f"{self.path} must hold every field of a saved {self.kind}, but {error!s}: "
+                "save it again."
+            ) from error
