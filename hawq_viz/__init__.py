@@ -1,0 +1,1 @@
+"""The app around the engine: dashboard, figures and command line."""

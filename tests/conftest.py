@@ -1,0 +1,37 @@
+"""What the tests share: repeatable examples, a place of their own for runs, a browser."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from chromium import find_chromium
+from hypothesis import settings
+
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _runs_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the user's runs out of the tests, and the tests' out of the user's."""
+    before = os.environ.get("HAWQ_VIZ_RUNS")
+    os.environ["HAWQ_VIZ_RUNS"] = str(tmp_path_factory.mktemp("runs"))
+    yield
+    if before is None:
+        del os.environ["HAWQ_VIZ_RUNS"]
+    else:
+        os.environ["HAWQ_VIZ_RUNS"] = before
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder of runs for one test."""
+    monkeypatch.setenv("HAWQ_VIZ_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a Chromium that runs; set CHROMIUM to choose one."""
+    return find_chromium()
