@@ -137,6 +137,13 @@ def pareto_frontier(
     Raises:
         ValueError: If an argument is not as above, locks and ties contradict, or the frontier
             grows beyond memory (costs on no common grid) and needs a tolerance.
+
+    Example:
+        >>> frontier = pareto_frontier([[1, 2], [10, 20]], [[8, 1], [5, 2]])
+        >>> frontier.cost, frontier.omega
+        (array([11., 12., 22.]), array([13.,  6.,  3.]))
+        >>> frontier.choices(frontier.index_within(15))
+        array([1, 0])
     """
     problem = _Problem.of(costs, omegas, locked, tied)
     grid = problem.on_grid(tolerance)
