@@ -1,12 +1,18 @@
 """The work itself, as a worker process and the command line do it."""
 
+import math
+import shlex
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.analysis import Analysis
 from engine.jobs.events import EventWriter
 from engine.jobs.folders import Spec
 from engine.results import BitPlan, Evaluation, Progress
+from engine.workloads import DATA, load_workload, load_workload_file
 
 if TYPE_CHECKING:
     from engine.workloads import Workload
@@ -39,16 +45,42 @@ def measure_plan(
     from engine.evaluation import evaluate
     from engine.quantized import quantize, save_quantized
 
-    plans = {"float": None, "plan": plan, "uniform": uniform}
-    plans = {name: it for name, it in plans.items() if it is not None or name == "float"}
-    for stage, (name, chosen) in enumerate(plans.items()):
-        model = workload.model
-        if chosen is not None:
-            model = quantize(workload, chosen, **(quantizer or {}))
-        if name == "plan":
-            save_quantized(model, folder)
-        told = _part_of(progress, stage, len(plans)) if progress else None
-        yield name, evaluate(model, workload, max_images=max_images, progress=told)
+    rounded = quantize(workload, plan, **(quantizer or {}))
+    save_quantized(rounded, folder)
+    models = {"float": workload.model, "plan": rounded}
+    given: dict[str, Any] = {} if max_images is None else {"max_images": max_images}
+    again = partial(workload.command, "quantize", **(quantizer or {}), **given, out=folder)
+    commands = {
+        "float": workload.command("evaluate", **given),
+        "plan": again(plan=folder / "plan.json"),
+    }
+    if uniform is not None:
+        models["uniform"] = quantize(workload, uniform, **(quantizer or {}))
+        uniform.save(folder / "uniform.json")
+        commands["uniform"] = again(plan=folder / "uniform.json")
+    for stage, (name, model) in enumerate(models.items()):
+        told = _part_of(progress, stage, len(models)) if progress else None
+        evaluation = evaluate(
+            model, workload, max_images=max_images, progress=told, command=commands[name]
+        )
+        yield name, evaluation
+
+
+def summary_of(analysis: Analysis) -> dict[str, Any]:
+    """What to tell of an analysis, as plain JSON; the whole is in its file."""
+    errors = {"median": analysis.median_relative_sem, "worst": analysis.worst_relative_sem}
+    return {
+        "workload": analysis.workload,
+        "layers": len(analysis.layers),
+        "parameters": analysis.parameters,
+        "bit_widths": list(analysis.bit_widths),
+        "images": analysis.images,
+        "data": analysis.provenance.data,
+        **{f"{k}_relative_sem": x if math.isfinite(x) else None for k, x in errors.items()},
+        "stopped_because": analysis.stopped_because,
+        "exact": analysis.exact,
+        "seconds": analysis.seconds,
+    }
 
 
 def _part_of(progress: Progress, stage: int, stages: int) -> Progress:
@@ -56,19 +88,24 @@ def _part_of(progress: Progress, stage: int, stages: int) -> Progress:
     return lambda done, total, note: progress(stage * total + done, stages * total, note)
 
 
+def load(name: str | None, file: str | None, data: str) -> "Workload":
+    """Load a workload by name, or from FILE.py:FUNCTION where that is given.
+
+    Raises:
+        ValueError: If the name, the data or the form of the file are unknown.
+        FormatError: If a file cannot be read.
+    """
+    if file is None:
+        return load_workload(name or "", data)
+    workload = load_workload_file(file)
+    return replace(workload, origin=workload.origin or f"--workload-file {shlex.quote(file)}")
+
+
 def do(spec: Spec, folder: Path, events: EventWriter) -> None:
     """Do what a run was asked, with its results as events and files in its folder."""
     options = dict(spec.options)
-    data = options.pop("data", "sample")
-    WORK[spec.work](_load(spec, data), options, folder, events)
-
-
-def _load(spec: Spec, data: str) -> "Workload":
-    from engine.workloads import load_workload, load_workload_file
-
-    if spec.workload_file is not None:
-        return load_workload_file(spec.workload_file)
-    return load_workload(spec.workload, data)
+    workload = load(spec.workload, spec.workload_file, options.pop("data", DATA[0]))
+    WORK[spec.work](workload, options, folder, events)
 
 
 def _analyze(
@@ -80,15 +117,7 @@ def _analyze(
         options["bit_widths"] = tuple(options["bit_widths"])
     analysis = analyze(workload, **options, progress=events.progress)
     analysis.save(folder / "analysis.json")
-    summary = {
-        "layers": len(analysis.layers),
-        "exact": analysis.exact,
-        "images": analysis.images,
-        "median_relative_sem": analysis.median_relative_sem,
-        "stopped_because": analysis.stopped_because,
-        "seconds": analysis.seconds,
-    }
-    events.write("result", name="analysis", result=summary)
+    events.write("result", name="analysis", result=summary_of(analysis))
 
 
 def _quantize(

@@ -1,0 +1,423 @@
+"""The command line, `hawq-viz`: each command prints for people, or one JSON line with `--json`."""
+
+import argparse
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from engine.analysis import Analysis
+from engine.results import BitPlan, Evaluation, FormatError
+from engine.workloads import DATA, stored_analysis, workload_names
+
+if TYPE_CHECKING:
+    from engine.workloads import Workload
+
+DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}  # bytes
+BUDGET = re.compile(r"(\d+\.?\d*|\.\d+)\s*(B|KiB|MiB|GiB|bits?)?")
+POINTS_SHOWN = 10  # of a frontier without a budget
+ANALYZE_OPTIONS = (
+    "bit_widths",
+    "relative_sem",
+    "seed",
+    "batch_size",
+    "max_images",
+    "max_seconds",
+    "estimator",
+    "granularity",
+)
+QUANTIZER_OPTIONS = ("scheme", "weight_granularity", "weight_range")
+EXIT_CODES = """\
+exit codes:
+  0  done
+  1  failed: a file cannot be read or written, or is not what it should be
+  2  bad usage: an unknown option or workload, or a value that cannot be
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 0 done, 1 failed, 2 bad usage."""
+    arguments = _parser().parse_args(argv)
+    arguments.command = shlex.join(["hawq-viz", *(sys.argv[1:] if argv is None else argv)])
+    try:
+        return int(arguments.run(arguments) or DONE)
+    except FormatError as error:
+        return _say(error, FAILED)
+    except ValueError as error:
+        return _say(error, BAD_USAGE)
+    except OSError as error:
+        return _say(error, FAILED)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def app(arguments: argparse.Namespace) -> int:
+    """Serve the dashboard until it is interrupted."""
+    script = Path(__file__).with_name("app.py")
+    command = [sys.executable, "-m", "streamlit", "run", str(script)]
+    if arguments.port is not None:
+        command += ["--server.port", str(arguments.port)]
+    if arguments.headless:
+        command += ["--server.headless", "true"]
+    paths = [str(script.parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    return subprocess.run(command, env=environment, check=False).returncode
+
+
+def analyze(arguments: argparse.Namespace) -> None:
+    """Measure how sensitive each layer is, and save that."""
+    _check_out(arguments.out)
+    workload = _load(arguments)
+    from engine.jobs.work import summary_of  # with torch, so only now
+    from engine.perturbation import analyze as analyze_workload
+
+    options = _given(arguments, (*ANALYZE_OPTIONS, *QUANTIZER_OPTIONS))
+    if "bit_widths" in options:
+        options["bit_widths"] = tuple(options["bit_widths"])
+    with _Bar() as bar:
+        analysis = analyze_workload(workload, **options, progress=bar)
+    analysis.save(arguments.out)
+    _print(
+        arguments,
+        {"out": str(arguments.out), **summary_of(analysis)},
+        f"{analysis.workload}: {len(analysis.layers)} layers, {analysis.parameters:,} weights",
+        f"{analysis.images:,} images of {analysis.provenance.data}, {analysis.seconds:.1f} s",
+        f"relative standard error {analysis.median_relative_sem:.1%} in the median layer, "
+        f"{analysis.worst_relative_sem:.1%} in the worst; stopped by: {analysis.stopped_because}",
+        f"saved {arguments.out}",
+    )
+
+
+def frontier(arguments: argparse.Namespace) -> None:
+    """Choose the plan of a budget, or show the range of plans there are."""
+    from hawq_viz.viewmodels import summarize
+
+    analysis = Analysis.load(arguments.analysis)
+    found = analysis.frontier(
+        locked=_locks(arguments.lock),
+        tied=[group.split(",") for group in arguments.tie],
+        bit_widths=arguments.bit_widths,
+        tolerance=arguments.tolerance,
+    )
+    if arguments.budget is None:
+        if arguments.out is not None:
+            raise ValueError("--out must come with --budget, which chooses the plan, got none.")
+        count = min(POINTS_SHOWN, len(found))
+        indices = [round(i * (len(found) - 1) / max(1, count - 1)) for i in range(count)]
+        plans = [found.plan(i) for i in indices]
+        _print(
+            arguments,
+            {"points": len(found), "shown": [asdict(plan) for plan in plans]},
+            f"{len(found):,} plans that no other beats, {found.cost[0]:,.0f} to "
+            f"{found.cost[-1]:,.0f} bytes of weights; {len(plans)} of them:",
+            *_plan_lines(plans),
+            "choose one with --budget",
+        )
+        return
+    plan = found.within(budget_bytes(arguments.budget, analysis.parameters))
+    plan = replace(plan, made_by={**plan.made_by, "command": arguments.command})
+    if arguments.out is not None:
+        _check_out(arguments.out)
+        plan.save(arguments.out)
+    summary = summarize(analysis, plan)
+    _print(
+        arguments,
+        {
+            "plan": asdict(plan),
+            "uniform": asdict(summary.rival),
+            "out": str(arguments.out) if arguments.out else None,
+        },
+        *_plan_lines([plan, summary.rival]),
+        *(f"  {name}: {bits}" for name, bits in plan.weight_bits.items()),
+        *([f"saved {arguments.out}"] if arguments.out is not None else []),
+    )
+
+
+def quantize(arguments: argparse.Namespace) -> None:
+    """Quantize as planned, save the network, and measure what accuracy is left."""
+    from engine.jobs.work import measure_plan
+
+    plan = BitPlan.load(arguments.plan)
+    workload = _load(arguments)
+    measured: dict[str, Evaluation] = {}
+    with _Bar() as bar:
+        for name, evaluation in measure_plan(
+            workload,
+            plan,
+            folder=arguments.out,
+            uniform=_rival(arguments, plan),
+            quantizer=_given(arguments, QUANTIZER_OPTIONS),
+            max_images=arguments.max_images,
+            progress=bar,
+        ):
+            measured[name] = evaluation
+    lines = [f"{name:8}{_measured(evaluation)}" for name, evaluation in measured.items()]
+    results = {name: evaluation.to_json() for name, evaluation in measured.items()}
+    _print(arguments, {"out": str(arguments.out), **results}, *lines, f"saved {arguments.out}")
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Measure a network, float or quantized."""
+    if arguments.out is not None:
+        _check_out(arguments.out)
+    workload = _load(arguments)
+    from engine.evaluation import evaluate as evaluate_model  # with torch, so only now
+    from engine.quantized import load_quantized
+
+    model = workload.model
+    if arguments.quantized is not None:
+        model = load_quantized(workload, arguments.quantized)
+    with _Bar() as bar:
+        evaluation = evaluate_model(
+            model,
+            workload,
+            max_images=arguments.max_images,
+            progress=bar,
+            command=arguments.command,
+        )
+    if arguments.out is not None:
+        evaluation.save(arguments.out)
+    _print(arguments, evaluation.to_json(), _measured(evaluation))
+
+
+def budget_bytes(text: str, parameters: int) -> float:
+    """Read a budget: bytes with or without a binary unit, or the average bits of a weight.
+
+    Args:
+        text: Such as 0.12MiB, 120KiB, 123456B, 123456 or 3bits.
+        parameters: Weights of the network, for a budget in bits.
+
+    Raises:
+        ValueError: If it is no such text.
+
+    >>> budget_bytes("0.5KiB", 1000), budget_bytes("3bits", 1000)
+    (512.0, 375.0)
+    """
+    match = BUDGET.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(
+            "budget must be a size such as 0.12MiB, 120KiB or 123456B, or the bits of a weight "
+            f"such as 3bits, got {text!r}."
+        )
+    number, unit = float(match[1]), match[2] or ""
+    return number * parameters / 8 if unit.startswith("bit") else number * UNITS[unit]
+
+
+def _check_out(path: Path) -> None:
+    """See that a result can be saved there, before it is worked for."""
+    if path.suffix != ".json":
+        raise ValueError(f"--out must be a file that ends in .json, got {str(path)!r}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _locks(texts: Iterable[str]) -> dict[str, int]:
+    locked = {}
+    for text in texts:
+        name, _, bits = text.rpartition("=")
+        if not name or not bits.isdecimal():
+            raise ValueError(f"--lock must be LAYER=BITS, got {text!r}.")
+        locked[name] = int(bits)
+    return locked
+
+
+def _load(arguments: argparse.Namespace) -> "Workload":
+    """The workload named, or that of the user's own file."""
+    from engine.jobs.work import load
+
+    if (arguments.workload is None) == (arguments.workload_file is None):
+        raise ValueError(
+            "one workload must be given, by name or by --workload-file, "
+            f"got {'neither' if arguments.workload is None else 'both'}; "
+            f"known names: {', '.join(workload_names())}."
+        )
+    if arguments.workload is None and arguments.data is not None:
+        raise ValueError("--data must come with a known workload, got --workload-file.")
+    return load(arguments.workload, arguments.workload_file, arguments.data or DATA[0])
+
+
+def _rival(arguments: argparse.Namespace, plan: BitPlan) -> BitPlan | None:
+    """The uniform plan to compare with, where an analysis says how large each would be."""
+    from hawq_viz.viewmodels import summarize
+
+    path = arguments.analysis
+    if path is None:
+        if plan.workload not in workload_names() or not stored_analysis(plan.workload).exists():
+            return None
+        path = stored_analysis(plan.workload)
+    return summarize(Analysis.load(path), plan).rival
+
+
+def _given(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """The options that were typed; the engine knows the defaults of the others."""
+    found = {name: getattr(arguments, name) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _plan_lines(plans: Iterable[BitPlan]) -> list[str]:
+    return [
+        f"{plan.size_bytes:>12,.0f} B   Ω {plan.omega:.4g}   predicted loss increase "
+        f"{plan.omega / 2:.3g}   bits {plan.summary}"
+        for plan in plans
+    ]
+
+
+def _measured(evaluation: Evaluation) -> str:
+    low, high = evaluation.interval
+    return (
+        f"{evaluation.metric} {evaluation.value:.2%} (95 % interval {low:.2%} to {high:.2%}), "
+        f"loss {evaluation.loss:.4f}, {evaluation.provenance.data}"
+    )
+
+
+def _print(arguments: argparse.Namespace, result: Mapping[str, Any], *lines: str) -> None:
+    print(json.dumps(result, allow_nan=False) if arguments.json else "\n".join(lines))
+
+
+def _say(error: Exception, code: int) -> int:
+    print(f"hawq-viz: {error}", file=sys.stderr)
+    return code
+
+
+class _Bar:
+    """Progress on the terminal, and nothing where standard error is none."""
+
+    def __enter__(self) -> "_Bar":
+        self._bar: tqdm[Any] = tqdm(disable=None, leave=False, file=sys.stderr)
+        return self
+
+    def __call__(self, done: int, total: int, note: str) -> None:
+        self._bar.total = total
+        self._bar.set_description(note, refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def __exit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hawq-viz",
+        description="How sensitive each layer of a network is, and how many bits it needs.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(run: Callable[[argparse.Namespace], Any], purpose: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(
+            run.__name__,
+            help=purpose,
+            description=run.__doc__,
+            epilog=EXIT_CODES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        made.set_defaults(run=run)
+        return made
+
+    serving = command(app, "open the dashboard")
+    serving.add_argument("--port", type=int, help="8501 or the next free one if not given")
+    serving.add_argument("--headless", action="store_true", help="open no browser")
+
+    measuring = command(analyze, "measure how sensitive each layer is")
+    _add_workload(measuring)
+    measuring.add_argument("--out", type=Path, required=True, metavar="ANALYSIS.json")
+    _add_bit_widths(measuring)
+    measuring.add_argument(
+        "--relative-sem",
+        type=float,
+        metavar="SHARE",
+        help="stop when every layer's relative standard error is at most this (0.1)",
+    )
+    measuring.add_argument("--max-images", type=int, metavar="N", help="see at most N images")
+    measuring.add_argument("--max-seconds", type=float, metavar="S", help="stop after S seconds")
+    measuring.add_argument("--batch-size", type=int, metavar="N", help="images a mini-batch (32)")
+    measuring.add_argument("--seed", type=int, help="of the probes and the order of images (0)")
+    measuring.add_argument(
+        "--estimator", help="gauss_newton (default), hutchinson or hutchinson_shared"
+    )
+    measuring.add_argument("--granularity", help="of Ω: layer (default) or channel")
+    _add_quantizer(measuring)
+    _add_json(measuring)
+
+    choosing = command(frontier, "choose the bits of each layer within a budget")
+    choosing.add_argument("analysis", type=Path, metavar="ANALYSIS.json")
+    choosing.add_argument(
+        "--budget", metavar="SIZE", help="0.12MiB, 120KiB, 123456B, or 3bits (a weight)"
+    )
+    choosing.add_argument("--out", type=Path, metavar="PLAN.json")
+    choosing.add_argument(
+        "--lock", nargs="+", action="extend", default=[], metavar="LAYER=BITS", help="keep these"
+    )
+    choosing.add_argument(
+        "--tie",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="LAYER,LAYER…",
+        help="the same bits in all of these",
+    )
+    choosing.add_argument(
+        "--tolerance", type=float, default=0.0, metavar="SHARE", help="of costs; 0 is exact"
+    )
+    _add_bit_widths(choosing)
+    _add_json(choosing)
+
+    rounding = command(quantize, "quantize as planned, and measure what is left")
+    _add_workload(rounding)
+    rounding.add_argument("--plan", type=Path, required=True, metavar="PLAN.json")
+    rounding.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    rounding.add_argument(
+        "--analysis",
+        type=Path,
+        metavar="ANALYSIS.json",
+        help="to compare with uniform bits; the stored one of a known workload if not given",
+    )
+    rounding.add_argument("--max-images", type=int, metavar="N", help="measure on N images")
+    _add_quantizer(rounding)
+    _add_json(rounding)
+
+    scoring = command(evaluate, "measure a network, float or quantized")
+    _add_workload(scoring)
+    scoring.add_argument("--quantized", type=Path, metavar="FOLDER", help="made by quantize")
+    scoring.add_argument("--out", type=Path, metavar="EVALUATION.json")
+    scoring.add_argument("--max-images", type=int, metavar="N", help="measure on N images")
+    _add_json(scoring)
+    return parser
+
+
+def _add_workload(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("workload", nargs="?", metavar="WORKLOAD", help=", ".join(workload_names()))
+    parser.add_argument(
+        "--workload-file",
+        metavar="FILE.py:FUNCTION",
+        help="your own network: a function that returns an engine.Workload; the file is run",
+    )
+    parser.add_argument(
+        "--data", help="sample (default), the images that come along, or full, fetched once"
+    )
+
+
+def _add_bit_widths(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bit-widths", type=int, nargs="+", metavar="BITS", help="in 1…8")
+
+
+def _add_quantizer(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--scheme", help="symmetric (default) or asymmetric")
+    parser.add_argument("--weight-granularity", help="channel (default) or tensor")
+    parser.add_argument("--weight-range", help="mse (default), min_max or percentile")
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON line")
