@@ -91,11 +91,14 @@ class Frontier:
     def within(self, budget: float) -> BitPlan:
         """The plan of least Ω whose cost is not above the budget, which it remembers.
 
+        An infinite budget is remembered as the dearest plan's cost, so that the plan can be saved.
+
         Raises:
             ValueError: If the budget lies below the cheapest plan, or the frontier was not `named`.
         """
         plan = self.plan(self.index_within(budget))
-        return replace(plan, made_by={**plan.made_by, "budget": budget})
+        finite = float(self.cost[-1] if math.isinf(budget) else budget)
+        return replace(plan, made_by={**plan.made_by, "budget": finite})
 
 
 @dataclass(frozen=True, eq=False)

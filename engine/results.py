@@ -27,7 +27,7 @@ class FormatError(ValueError):
 
 
 def write_json(path: str | Path, kind: str, fields: Mapping[str, Any]) -> None:
-    """Write fields with their kind and format version; a reader sees the old file or the new one."""
+    """Write fields with their kind and format version; a reader sees the old file or the new."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -167,7 +167,8 @@ def wilson_interval(successes: int, samples: int) -> tuple[float, float]:
     centre = (share + z2 / (2 * samples)) / (1 + z2 / samples)
     spread = math.sqrt(z2 * share * (1 - share) / samples + (z2 / (2 * samples)) ** 2)
     half = spread / (1 + z2 / samples)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    return min(share, low), max(share, high)  # they hold the share, whatever the last digit says
 
 
 @dataclass(frozen=True)
@@ -182,8 +183,10 @@ class BitPlan:
     activation_bits: dict[str, int] = field(default_factory=dict)  # none: activations stay float
 
     def __post_init__(self) -> None:
-        for layer, bits in (*self.weight_bits.items(), *self.activation_bits.items()):
+        for layer, bits in self.weight_bits.items():
             check_bits(bits, f"weight_bits[{layer!r}]")
+        for tensor, bits in self.activation_bits.items():
+            check_bits(bits, f"activation_bits[{tensor!r}]")
 
     @property
     def summary(self) -> str:

@@ -217,6 +217,7 @@ def test_within_is_the_plan_at_the_budget(frontier):
     plan = named.within(14.0)
     assert plan.weight_bits == {"layer0": 8, "layer1": 4}
     assert plan.made_by == {"cost": "size", "budget": 14.0}
+    assert named.within(np.inf).made_by["budget"] == 23.0  # JSON has no infinity
     assert frontier.plan_of is None  # the frontier itself is as it was
 
 
