@@ -126,7 +126,7 @@ class Analysis:
             ValueError: If a layer, bit width or cost is unknown, or locks and ties contradict.
         """
         allowed, costs, omegas = self.options(cost, bit_widths)
-        made_by = {
+        made_by: dict[str, Any] = {
             "cost": cost,
             "locked": dict(locked or {}),
             "tied": [list(group) for group in tied],
@@ -252,7 +252,10 @@ class Analysis:
 
     def save(self, path: str | Path) -> None:
         """Write JSON, and the mini-batch traces beside it under the same name as safetensors."""
-        arrays = {"batch_traces": self.batch_traces, "batch_sizes": self.batch_sizes}
+        arrays = {
+            name: np.ascontiguousarray(getattr(self, name))  # safetensors ignores strides
+            for name in ("batch_traces", "batch_sizes")
+        }
         sidecar = Path(path).with_suffix(".safetensors")
         sidecar.parent.mkdir(parents=True, exist_ok=True)
         save_file(arrays, sidecar)
@@ -271,7 +274,7 @@ class Analysis:
         fields = read_json(path, "analysis")
         sidecar = Path(path).with_suffix(".safetensors")
         try:
-            arrays = load_file(sidecar)
+            arrays: dict[str, Any] = load_file(sidecar)
         except Exception as error:
             raise FormatError(
                 f"{sidecar} must hold the mini-batch traces of {path}, but cannot be read "
@@ -283,7 +286,13 @@ class Analysis:
             fields["bit_widths"] = tuple(fields["bit_widths"])
             fields["provenance"] = Provenance(**fields["provenance"])
             analysis = cls(**fields, **arrays)
-        expected = (len(analysis.batch_sizes), len(analysis.layers))
+        sizes = analysis.batch_sizes.shape
+        if len(sizes) != 1:
+            raise FormatError(
+                f"{sidecar} must hold one batch size a batch, got shape {sizes}: "
+                "keep both files of one analysis together."
+            )
+        expected = (*sizes, len(analysis.layers))
         if analysis.batch_traces.shape != expected:
             raise FormatError(
                 f"{sidecar} must hold traces [batches, layers] {expected}, "
