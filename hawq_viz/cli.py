@@ -125,7 +125,8 @@ def frontier(arguments: argparse.Namespace) -> None:
         )
         return
     plan = found.within(budget_bytes(arguments.budget, analysis.parameters))
-    plan = replace(plan, made_by={**plan.made_by, "command": arguments.command})
+    made_by = {"command": arguments.command, "quantizer": _quantizer_of(analysis)}
+    plan = replace(plan, made_by={**plan.made_by, **made_by})
     if arguments.out is not None:
         _check_out(arguments.out)
         plan.save(arguments.out)
@@ -148,6 +149,7 @@ def quantize(arguments: argparse.Namespace) -> None:
     from engine.jobs.work import measure_plan
 
     plan = BitPlan.load(arguments.plan)
+    quantizer = {**plan.made_by.get("quantizer", {}), **_given(arguments, QUANTIZER_OPTIONS)}
     workload = _load(arguments)
     measured: dict[str, Evaluation] = {}
     with _Bar() as bar:
@@ -156,7 +158,7 @@ def quantize(arguments: argparse.Namespace) -> None:
             plan,
             folder=arguments.out,
             uniform=_rival(arguments, plan),
-            quantizer=_given(arguments, QUANTIZER_OPTIONS),
+            quantizer=quantizer,
             max_images=arguments.max_images,
             progress=bar,
         ):
@@ -263,6 +265,13 @@ def _given(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, Any
     return {name: value for name, value in found.items() if value is not None}
 
 
+def _quantizer_of(analysis: Analysis) -> dict[str, str]:
+    """The quantizer that Ω was found with, as arguments of `quantize`."""
+    found = analysis.quantizer
+    values = (found["scheme"], found["granularity"], found["range"])
+    return dict(zip(QUANTIZER_OPTIONS, values, strict=True))
+
+
 def _plan_lines(plans: Iterable[BitPlan]) -> list[str]:
     return [
         f"{plan.size_bytes:>12,.0f} B   Ω {plan.omega:.4g}   predicted loss increase "
@@ -348,7 +357,7 @@ def _parser() -> argparse.ArgumentParser:
         "--estimator", help="gauss_newton (default), hutchinson or hutchinson_shared"
     )
     measuring.add_argument("--granularity", help="of Ω: layer (default) or channel")
-    _add_quantizer(measuring)
+    _add_quantizer(measuring, "the first if not given")
     _add_json(measuring)
 
     choosing = command(frontier, "choose the bits of each layer within a budget")
@@ -385,7 +394,7 @@ def _parser() -> argparse.ArgumentParser:
         help="to compare with uniform bits; the stored one of a known workload if not given",
     )
     rounding.add_argument("--max-images", type=int, metavar="N", help="measure on N images")
-    _add_quantizer(rounding)
+    _add_quantizer(rounding, "as in the plan's analysis if not given")
     _add_json(rounding)
 
     scoring = command(evaluate, "measure a network, float or quantized")
@@ -413,10 +422,10 @@ def _add_bit_widths(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bit-widths", type=int, nargs="+", metavar="BITS", help="in 1…8")
 
 
-def _add_quantizer(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--scheme", help="symmetric (default) or asymmetric")
-    parser.add_argument("--weight-granularity", help="channel (default) or tensor")
-    parser.add_argument("--weight-range", help="mse (default), min_max or percentile")
+def _add_quantizer(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument("--scheme", help=f"symmetric or asymmetric ({default})")
+    parser.add_argument("--weight-granularity", help=f"channel or tensor ({default})")
+    parser.add_argument("--weight-range", help=f"mse, min_max or percentile ({default})")
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:

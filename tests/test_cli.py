@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -179,6 +180,7 @@ def test_from_a_network_of_the_users_own_to_its_accuracy(capsys, tiny, tmp_path)
     analysis, plan, folder = tmp_path / "a.json", tmp_path / "p.json", tmp_path / "quantized"
     mine = ("--workload-file", tiny)
     line = ("analyze", *mine, "--out", analysis, "--bit-widths", 2, 4, 8, "--batch-size", 16)
+    line += ("--scheme", "asymmetric")
     code, said, err = run(capsys, *line, "--json")
     assert (code, err) == (0, "")
     found = one_json_line(said)
@@ -193,7 +195,12 @@ def test_from_a_network_of_the_users_own_to_its_accuracy(capsys, tiny, tmp_path)
     found = one_json_line(said)
     measured = {name: Evaluation.from_json(found[name]) for name in ("float", "plan", "uniform")}
     assert all(evaluation.samples == 64 for evaluation in measured.values())
-    assert "--plan" in measured["plan"].provenance.command
+    for name in ("plan", "uniform"):
+        assert "--scheme asymmetric" in measured[name].provenance.command  # as it was analyzed
+    again = shlex.split(measured["uniform"].provenance.command)[1:]
+    assert one_json_line(run(capsys, *again, "--json")[1])["plan"]["value"] == (
+        measured["uniform"].value
+    )
 
     code, said, _ = run(capsys, "evaluate", *mine, "--quantized", folder, "--json")
     assert (code, one_json_line(said)["value"]) == (0, measured["plan"].value)

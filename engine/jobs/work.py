@@ -34,7 +34,7 @@ def measure_plan(
         workload: What is quantized; its test images measure it.
         plan: Bits of every layer.
         folder: Where the quantized network is saved.
-        uniform: Another plan to measure, for comparison; it is not saved.
+        uniform: Another plan to measure, for comparison; only the plan itself is saved.
         quantizer: scheme, weight_granularity and weight_range, where not the default ones.
         max_images: Test images, all if not given.
         progress: Told the images measured, over all networks.
@@ -49,15 +49,15 @@ def measure_plan(
     save_quantized(rounded, folder)
     models = {"float": workload.model, "plan": rounded}
     given: dict[str, Any] = {} if max_images is None else {"max_images": max_images}
-    again = partial(workload.command, "quantize", **(quantizer or {}), **given, out=folder)
+    again = partial(workload.command, "quantize", **(quantizer or {}), **given)
     commands = {
         "float": workload.command("evaluate", **given),
-        "plan": again(plan=folder / "plan.json"),
+        "plan": again(plan=folder / "plan.json", out=folder),
     }
     if uniform is not None:
         models["uniform"] = quantize(workload, uniform, **(quantizer or {}))
         uniform.save(folder / "uniform.json")
-        commands["uniform"] = again(plan=folder / "uniform.json")
+        commands["uniform"] = again(plan=folder / "uniform.json", out=folder / "uniform")
     for stage, (name, model) in enumerate(models.items()):
         told = _part_of(progress, stage, len(models)) if progress else None
         evaluation = evaluate(
