@@ -118,6 +118,13 @@ def test_rounding_of_sums_makes_no_points(table, cost_unit, omega_unit):
     assert (np.diff(frontier.omega) < 0).all()
 
 
+def test_costs_that_are_equal_but_for_rounding_are_one_point():
+    assert 0.1 + 0.2 > 0.3
+    frontier = pareto_frontier([[0, 0.3], [0, 0.2], [0, 0.1]], [[4.5, 0], [4, 0], [1, 0]])
+    assert_allclose(frontier.cost, [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    assert_allclose(frontier.omega, [9.5, 8.5, 5.5, 4.5, 4, 1, 0])  # not 5, of the first alone
+
+
 fractions = st.floats(0, 1, allow_subnormal=False, width=32)
 
 
@@ -130,12 +137,21 @@ def test_tolerance_passes_over_plans_by_less_than_its_share(problem, tolerance, 
     check_points(frontier, costs, omegas)
     plans = every_plan(costs, locked, tied)
     cost, omega = totals(costs, plans), totals(omegas, plans)
+    assert (np.diff(frontier.cost) > 0).all()
+    assert (np.diff(frontier.omega) < 0).all()
     slack = tolerance * np.ptp(cost) + 1e-9
     for plan_cost, plan_omega in zip(cost, omega, strict=True):
         near = frontier.cost <= plan_cost + slack
         assert frontier.omega[near].min() <= plan_omega + 1e-9
     assert_allclose(frontier.cost[0], cost.min())  # the cheapest plan is never passed over
     assert_allclose(frontier.omega[-1], omega.min())  # nor is the least Ω
+
+
+def test_tolerance_returns_no_plan_that_another_returned_one_beats():
+    """On the grid of step 1 options 2, 0 cost 2 and options 1, 1 cost 3; in truth 1.9 and 1.2."""
+    costs, omegas = [[0, 0.1, 1.9], [0, 1.1, 9.0]], [[10, 6, 4], [3, 0, 0]]
+    frontier = pareto_frontier(costs, omegas, tolerance=2 / 10.9)
+    assert frontier.all_choices().tolist() == [[0, 0], [1, 0], [1, 1], [2, 1]]
 
 
 def test_tolerance_thins_a_frontier_that_doubles_with_every_layer():
