@@ -231,7 +231,7 @@ def monotone_frontier(
         tied: Groups of layer indices that must share their option.
 
     Raises:
-        ValueError: If an argument is not as above, or the frontier grows beyond memory.
+        ValueError: If an argument is not as above.
     """
     problem = _Problem.of(costs, omegas, locked, tied)
     ranks = problem.ranks(traces)
