@@ -1,0 +1,41 @@
+"""The dashboard's entry: `streamlit run hawq_viz/app.py`."""
+
+import logging
+from pathlib import Path
+
+import pandas  # noqa: F401 — with plotly here: an import that begins under a click is not safe
+import plotly.graph_objects  # noqa: F401
+import streamlit as st
+
+from hawq_viz import state
+from hawq_viz.components.chart import serve_plotly
+from hawq_viz.components.sidebar import sidebar
+
+ICON = str(Path(__file__).parent / "static" / "icon.png")  # an emoji would be fetched from outside
+
+# Streamlit keeps a bar free above every page; a projector has no room for it.
+STYLE = """<style>
+[data-testid="stMainBlockContainer"] { padding: 1.4rem 2.5rem 2rem; }
+[data-testid="stHeader"] { background: transparent; }
+[data-testid="stMetricValue"] { font-size: 1.55rem; }
+</style>"""
+
+st.set_page_config("hawq-viz", ICON, layout="wide", initial_sidebar_state=250)
+st.html(STYLE)
+serve_plotly()
+state.restore()
+page = st.navigation(
+    [
+        st.Page("../pages/sensitivity.py", title="Sensitivity", icon=":material/bar_chart:"),
+        st.Page("../pages/frontier.py", title="Frontier", icon=":material/timeline:", default=True),
+        st.Page("../pages/quantize.py", title="Quantize", icon=":material/compress:"),
+    ]
+)
+sidebar()
+try:
+    page.run()
+except ValueError as error:  # a sentence with its remedy
+    st.error(str(error))
+except Exception as error:
+    logging.getLogger("hawq_viz").exception("The page failed.")
+    st.error(f"The page failed ({type(error).__name__}: {error}). The terminal has the details.")

@@ -1,0 +1,87 @@
+"""The one way charts get on a page: Plotly from our own server, in the page's own colours."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import plotly
+import plotly.graph_objects as go
+import streamlit as st
+
+from hawq_viz.figures.theme import GRID, INK, PAPER
+
+HERE = Path(__file__).parent
+SCRIPT = "plotly.min.js"
+BUNDLED = Path(plotly.__file__).parent / "package_data" / SCRIPT
+SERVED = HERE.parent / "static" / SCRIPT
+STAND_INS = {INK: "--st-text-color", PAPER: "--st-background-color", GRID: "--st-border-color"}
+
+_mount = st.components.v2.component(
+    "hawq_viz_chart",
+    html='<div class="chart" role="img"></div>',
+    css=".chart { width: 100%; }",
+    js=(HERE / "chart.js").read_text(),
+    isolate_styles=False,
+)
+
+
+@st.cache_resource(show_spinner=False)
+def serve_plotly() -> None:
+    """Copy Plotly's script from its package to where the server serves files: no network needed."""
+    if not SERVED.exists() or SERVED.stat().st_size != BUNDLED.stat().st_size:
+        part = SERVED.with_suffix(".part")
+        SERVED.parent.mkdir(exist_ok=True)
+        shutil.copyfile(BUNDLED, part)
+        part.replace(SERVED)
+
+
+def chart(
+    figure: go.Figure,
+    *,
+    key: str,
+    alt: str,
+    how_to_read: str = "",
+    table: pd.DataFrame | None = None,
+    on_pick: Callable[[], None] | None = None,
+    group: str = "",
+) -> None:
+    """Show a figure with a line on how to read it and its numbers as a table.
+
+    Args:
+        figure: Redrawn in place when it changes; zoom stays if its `uirevision` does.
+        key: Unique on the page; a click is in `st.session_state[key].pick` for `on_pick`.
+        alt: What the chart shows, for those who cannot see it.
+        how_to_read: One line under the chart.
+        table: The numbers behind it.
+        on_pick: Called on a click on a point with `customdata`. Needs a twin on the keyboard.
+        group: Charts of one group on a page share what is hovered; they have the same x.
+    """
+    serve_plotly()
+    _mount(
+        key=key,
+        data={
+            "figure": figure.to_json(),
+            "source": f"app/static/{SCRIPT}?{plotly.__version__}",
+            "stand_ins": STAND_INS,
+            "alt": alt,
+            "clickable": on_pick is not None,
+            "group": group,
+            "tools": True,
+        },
+        on_pick_change=on_pick or _nothing,
+    )
+    if how_to_read:
+        st.caption(how_to_read)
+    if table is not None:
+        with st.expander("The numbers as a table"):
+            st.dataframe(table, hide_index=True, width="stretch")
+
+
+def clicked(key: str) -> float:
+    """What was clicked in a chart, for its `on_pick`: the point's `customdata`."""
+    return float(st.session_state[key].pick)
+
+
+def _nothing() -> None:
+    """Stand in for a callback: without one the component would have no `pick`."""

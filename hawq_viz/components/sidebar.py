@@ -1,0 +1,35 @@
+"""The sidebar: which network, which analysis of it."""
+
+import streamlit as st
+
+from engine import jobs
+from engine.workloads import workload_names
+from hawq_viz import state, viewmodels
+
+
+def sidebar() -> None:
+    """Choose the network and the analysis that all pages show."""
+    view = state.current()
+    names = workload_names()
+    st.session_state["workload"] = view.workload if view.workload in names else None
+    with st.sidebar:
+        st.selectbox(
+            "Network",
+            names,
+            key="workload",
+            on_change=lambda: state.change(workload=st.session_state["workload"]),
+            help="A trained network with its data, loss and metric.",
+        )
+        runs = {
+            run.id: run for run in jobs.list_runs() if viewmodels.is_analysis(run, view.workload)
+        }
+        st.session_state["analysis"] = view.analysis if view.analysis in runs else ""
+        st.selectbox(
+            "Analysis",
+            ["", *runs],
+            key="analysis",
+            format_func=lambda run: viewmodels.analysis_name(runs[run]) if run else "as it comes",
+            on_change=lambda: state.change(analysis=st.session_state["analysis"]),
+            help="The one that comes with the network, or one you made on the Sensitivity page.",
+        )
+        st.caption("The address of this page holds all you chose: copy it to share the view.")

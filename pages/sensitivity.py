@@ -1,0 +1,41 @@
+"""How sensitive each layer is, how that was found, and a form to find it again."""
+
+import streamlit as st
+
+from hawq_viz import state, viewmodels
+from hawq_viz.components.analyze import analyze_form, analyze_run
+from hawq_viz.components.chart import chart
+from hawq_viz.figures import sensitivity
+
+title, again = st.columns([4, 1], vertical_alignment="bottom")
+title.subheader("Sensitivity: what rounding each layer costs")
+with again.popover("Analyse again", icon=":material/search:", width="stretch"):
+    analyze_form()
+analyze_run()
+
+analysis = state.require_study().analysis
+st.markdown(viewmodels.exactness(analysis))
+chart(
+    sensitivity.traces(analysis),
+    key="traces",
+    group="layers",
+    alt=viewmodels.traces_alt(analysis),
+    how_to_read=(
+        "Higher means that a small change of one weight raises the loss more. Bars are 95 % "
+        "intervals; layers whose bars overlap may change places."
+    ),
+    table=viewmodels.trace_table(analysis),
+)
+chart(
+    sensitivity.omega_heatmap(analysis),
+    key="omegas",
+    group="layers",
+    alt=viewmodels.omegas_alt(analysis),
+    how_to_read=(
+        "Ω is the trace times what rounding moves the weights, squared: the darker, the cheaper "
+        "those bits are for that layer. Half of it is the predicted rise of the loss."
+    ),
+    table=viewmodels.omega_table(analysis),
+)
+st.markdown("##### How it was found")
+st.table(viewmodels.settings(analysis), border="horizontal")

@@ -1,0 +1,42 @@
+"""A view in a URL comes back from it, and nothing else gets in."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hawq_viz.state import View, decode, encode
+
+identifiers = st.one_of(
+    st.just(""), st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}", fullmatch=True)
+)
+sizes = st.one_of(st.none(), st.floats(min_value=0.125, max_value=1e15))
+
+
+@given(st.builds(View, identifiers, identifiers, sizes, identifiers))
+def test_a_view_comes_back_from_its_url(view):
+    parameters = encode(view)
+    assert all(isinstance(value, str) and value for value in parameters.values())
+    assert decode(parameters) == view
+
+
+def test_one_view_as_people_see_it():
+    view = View("resnet20-cifar10", size=135424.0, run="20260101-120000-quantize-resnet20-00ff")
+    assert encode(view) == {
+        "workload": "resnet20-cifar10",
+        "size": "135424",
+        "run": "20260101-120000-quantize-resnet20-00ff",
+    }
+
+
+@pytest.mark.parametrize("size", ["", "large", "nan", "inf", "-3", "0", "1e999"])
+def test_a_size_that_is_none_is_passed_over(size):
+    assert decode({"size": size}).size is None
+
+
+@pytest.mark.parametrize("run", ["../../etc/passwd", "a/b", ".hidden", "<b>", "x" * 200, "a b"])
+def test_what_could_not_be_an_identifier_is_passed_over(run):
+    assert decode({"run": run, "analysis": run, "workload": run}) == View()
+
+
+def test_parameters_of_others_are_passed_over():
+    assert decode({"embed": "true"}) == View()

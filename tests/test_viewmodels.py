@@ -1,0 +1,238 @@
+"""What the pages say, from made-up numbers."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_up import made_up_analysis, made_up_evaluation
+
+from engine.jobs import RunView
+from engine.results import BitPlan
+from hawq_viz import viewmodels
+from hawq_viz.viewmodels import Study, size_slider, summarize
+
+ANALYSIS = made_up_analysis()
+STUDY = Study.of(ANALYSIS)
+SMALLEST, LARGEST = float(STUDY.frontier.cost[0]), float(STUDY.frontier.cost[-1])
+sizes = st.floats(SMALLEST / 2, LARGEST * 2)
+
+
+def run_view(**fields) -> RunView:
+    given_fields = {
+        "id": "20260101-000000-quantize-made-up-0000",
+        "folder": Path("nowhere"),
+        "kind": "quantize",
+        "workload": ANALYSIS.workload,
+        "options": viewmodels.quantize_options(
+            ANALYSIS, summarize(ANALYSIS, STUDY.plan(None)), "sample"
+        ),
+        "created": "2026-01-01T00:00:00+00:00",
+        "state": "finished",
+        "done": 30,
+        "total": 120,
+        "note": "images",
+        "eta_seconds": 12.0,
+        "rows": (),
+        "results": {},
+        "error": None,
+    }
+    return RunView(**{**given_fields, **fields})
+
+
+@given(sizes)
+def test_the_plan_of_a_size_is_the_best_that_fits(size):
+    plan = STUDY.plan(size)
+    fitting = STUDY.frontier.cost <= max(size, SMALLEST)
+    assert plan.omega == pytest.approx(STUDY.frontier.omega[fitting].min())
+
+
+def test_the_suggested_plan_is_as_small_as_uniform_four_bits():
+    uniform = ANALYSIS.uniform(4)
+    plan = STUDY.plan(None)
+    assert plan.size_bytes <= uniform.size_bytes
+    assert plan.omega <= uniform.omega
+    three = replace(ANALYSIS, bit_widths=(2, 3))
+    assert Study.of(three).plan(None).size_bytes <= ANALYSIS.uniform(3).size_bytes
+
+
+@given(sizes)
+def test_the_slider_holds_the_size_on_its_grid(size):
+    slider = size_slider(STUDY, size)
+    assert slider.low <= slider.value <= slider.high
+    assert slider.low * 1024 >= SMALLEST
+    for value in (slider.low, slider.value, slider.high):
+        assert value / slider.step == pytest.approx(round(value / slider.step), abs=1e-6)
+    if SMALLEST <= size <= LARGEST:
+        assert 0 <= slider.value * 1024 - size < slider.step * 1024 * (1 + 1e-6)
+
+
+def test_each_step_of_the_slider_stays_where_it_was_put():
+    # Were it to follow the plan's own size instead, it could stick between two plans.
+    first = size_slider(STUDY, None)
+    value = first.low
+    while value + first.step <= first.high:
+        value = round(value + first.step, 9)
+        assert size_slider(STUDY, value * first.bytes_per_unit).value == pytest.approx(value)
+
+
+def test_a_network_with_one_plan_has_a_slider_all_the_same():
+    one = Study.of(replace(ANALYSIS, bit_widths=(8,)))
+    slider = size_slider(one, None)
+    assert slider.low <= slider.value <= slider.high
+    assert slider.low < slider.high
+
+
+@given(sizes)
+def test_the_rival_is_the_smallest_uniform_plan_not_smaller(size):
+    plan = STUDY.plan(size)
+    summary = summarize(ANALYSIS, plan)
+    not_smaller = [
+        b for b in ANALYSIS.bit_widths if ANALYSIS.uniform(b).size_bytes >= plan.size_bytes
+    ]
+    assert summary.rival_bits == min(not_smaller)
+    assert summary.omega_ratio == pytest.approx(summary.rival.omega / plan.omega)
+
+
+def test_a_plan_against_float32_and_uniform_bits():
+    summary = summarize(ANALYSIS, ANALYSIS.uniform(8))
+    assert summary.compression == "4.00×"
+    assert summary.average_bits == "8.00 bits a weight"
+    assert (summary.rival_name, summary.rival_size, summary.ratio) == (
+        "Uniform 8 bits",
+        "same size",
+        "1.00×",
+    )
+
+
+def test_the_plan_file_opens_again(tmp_path):
+    plan = STUDY.plan(None)
+    (tmp_path / "plan.json").write_bytes(viewmodels.plan_file(plan))
+    assert BitPlan.load(tmp_path / "plan.json") == plan
+
+
+def test_exactness_names_what_is_not():
+    assert "Not exact for 1 layers of this network (the first: layer2.0.conv1)" in (
+        viewmodels.exactness(ANALYSIS)
+    )
+    exact = replace(ANALYSIS, layers=ANALYSIS.layers[:3])
+    assert viewmodels.exactness(exact).startswith("Exact for this network")
+    inexact = replace(ANALYSIS, layers=ANALYSIS.layers[3:4])
+    assert "Not exact for every layer" in viewmodels.exactness(inexact)
+
+
+def test_settings_say_how_much_was_seen_and_why_it_ended():
+    says = viewmodels.settings(ANALYSIS)
+    assert says["Images seen"] == "256, each once"
+    assert says["Mini-batches"] == "8"
+    assert says["Stopped because"] == "every image had been used once"
+    assert "asked for 10%" in says["Error reached"]
+    assert says["Data"] == "made-up images"
+
+
+def test_tables_have_a_row_a_layer_and_the_plans_sizes_add_up():
+    plan = STUDY.plan(None)
+    layers = len(ANALYSIS.layers)
+    assert len(viewmodels.trace_table(ANALYSIS)) == len(viewmodels.omega_table(ANALYSIS)) == layers
+    table = viewmodels.plan_table(ANALYSIS, plan)
+    assert table["size (KiB)"].sum() * 1024 == pytest.approx(plan.size_bytes)
+    assert table["Ω"].sum() == pytest.approx(plan.omega)
+    assert len(viewmodels.frontier_table(STUDY)) <= viewmodels.TABLE_ROWS
+
+
+def test_a_quantize_run_is_told_the_quantizer_of_the_analysis():
+    options = run_view().options
+    assert json.loads(json.dumps(options))["plan"]["weight_bits"] == STUDY.plan(None).weight_bits
+    assert (options["scheme"], options["weight_granularity"], options["weight_range"]) == (
+        "symmetric",
+        "channel",
+        "mse",
+    )
+    assert set(options["uniform"]["weight_bits"].values()) == {4}
+
+
+def test_an_analyze_run_is_told_shares_not_per_cent():
+    told = viewmodels.analyze_options("full", [8, 2], 15, 3)
+    assert told == {"data": "full", "bit_widths": [2, 8], "relative_sem": 0.15, "seed": 3}
+    with pytest.raises(ValueError, match="must name at least one bit width, got none: choose some"):
+        viewmodels.analyze_options("full", [], 15, 3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "text", "share"),
+    [
+        ({"state": "queued"}, "Waiting for another run to end …", 0.25),
+        ({"total": 0, "state": "running"}, "Starting a worker …", 0.0),
+        ({"state": "running"}, "images: 30 of 120, about 12 s left", 0.25),
+        ({"state": "running", "eta_seconds": None, "done": 130}, "images: 130 of 120", 1.0),
+    ],
+)
+def test_progress_in_a_line(fields, text, share):
+    run = run_view(**fields)
+    assert viewmodels.progress_text(run) == text
+    assert viewmodels.share_done(run) == share
+
+
+def test_the_run_to_watch_is_the_named_one_else_the_one_alive():
+    old, alive = run_view(id="old"), run_view(id="alive", state="running")
+    other = run_view(id="other", workload="another", state="running")
+
+    def watched(run_id):
+        found = viewmodels.watched([other, alive, old], "quantize", ANALYSIS.workload, run_id)
+        return found.id
+
+    assert watched("old") == "old"
+    assert watched("") == watched("other") == "alive"
+    assert viewmodels.watched([old], "quantize", ANALYSIS.workload, "") is None
+    assert viewmodels.watched([alive], "analyze", ANALYSIS.workload, "alive") is None
+
+
+def test_runs_of_a_plan_are_those_with_its_bits():
+    run = run_view()
+    assert viewmodels.runs_of([run], "quantize", ANALYSIS.workload, STUDY.plan(None)) == [run]
+    assert viewmodels.runs_of([run], "quantize", ANALYSIS.workload, ANALYSIS.uniform(2)) == []
+
+
+def measured(plan: float, uniform: float) -> RunView:
+    values = {"float": 0.92, "plan": plan, "uniform": uniform}
+    results = {name: made_up_evaluation(x, loss=2 - x).to_json() for name, x in values.items()}
+    return run_view(results=results)
+
+
+def test_the_verdict_compares_and_owns_up_to_overlap():
+    clear = measured(0.83, 0.58)
+    says = viewmodels.verdict(viewmodels.evaluations(clear), clear.options)
+    assert says == (
+        "The plan keeps 83.00%, 9.00 points below float32 and 25.00 points above uniform 4 bits."
+    )
+    close = measured(0.925, 0.93)
+    says = viewmodels.verdict(viewmodels.evaluations(close), close.options)
+    assert says.startswith("The plan keeps 92.50%, 0.50 points above float32 and 0.50 points below")
+    assert "intervals overlap" in says
+
+
+def test_measured_networks_in_a_table():
+    run = measured(0.83, 0.58)
+    table = viewmodels.accuracy_table(ANALYSIS, run.options, viewmodels.evaluations(run))
+    assert list(table["network"]) == ["float32", "HAWQ-V2", "uniform 4 bits"]
+    assert list(table["loss above float32"]) == pytest.approx([0, 0.09, 0.34])
+    assert table["½Ω"][1] == pytest.approx(STUDY.plan(None).omega / 2)
+    assert table["size (KiB)"][0] == pytest.approx(4 * ANALYSIS.parameters / 1024)
+
+
+def test_names_of_runs_say_what_came_out():
+    plan = STUDY.plan(None)
+    assert viewmodels.quantize_name(measured(0.83, 0.58), plan).endswith(
+        "KiB, sample data: 83.0% · the picked plan"
+    )
+    running = run_view(state="running")
+    assert viewmodels.quantize_name(running, ANALYSIS.uniform(2)).endswith("sample data: running")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (6000, "1.7 h")]
+)
+def test_durations(seconds, text):
+    assert viewmodels.duration(seconds) == text
