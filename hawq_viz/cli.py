@@ -2,10 +2,8 @@
 
 import argparse
 import json
-import os
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -63,15 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def app(arguments: argparse.Namespace) -> int:
     """Serve the dashboard until it is interrupted."""
-    script = Path(__file__).with_name("app.py")
-    command = [sys.executable, "-m", "streamlit", "run", str(script)]
+    from streamlit.web.cli import main as streamlit
+
+    command = ["run", str(Path(__file__).resolve().with_name("app.py"))]
     if arguments.port is not None:
         command += ["--server.port", str(arguments.port)]
     if arguments.headless:
         command += ["--server.headless", "true"]
-    paths = [str(script.parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    return subprocess.run(command, env=environment, check=False).returncode
+    return int(streamlit(command, standalone_mode=False) or DONE)
 
 
 def analyze(arguments: argparse.Namespace) -> None:

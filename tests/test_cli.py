@@ -5,10 +5,12 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import streamlit.web.cli
 
 from engine.analysis import Analysis, LayerSensitivity
 from engine.results import BitPlan, Evaluation, Provenance, TraceEstimate
@@ -246,26 +248,20 @@ def test_the_command_says_what_it_can_do():
 
 
 def test_app_serves_the_dashboards_script_wherever_it_is_started(monkeypatch):
-    begun = {}
-
-    def started(command, env, check):
-        begun.update(command=command, env=env, check=check)
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr(cli.subprocess, "run", started)
+    begun = []
+    monkeypatch.setattr(streamlit.web.cli, "main", lambda words, **_: begun.extend(words))
     assert cli.main(["app", "--port", "8765", "--headless"]) == 0
-    script = Path(begun["command"][4])
-    assert script.is_absolute()
-    assert script.name == "app.py"
-    assert (script.parent / ".streamlit" / "config.toml").is_file()
-    assert begun["command"][5:] == ["--server.port", "8765", "--server.headless", "true"]
-    assert begun["env"]["PYTHONPATH"].startswith(str(script.parents[1]))
+    verb, script, *options = begun
+    assert (verb, Path(script).name, Path(script).is_absolute()) == ("run", "app.py", True)
+    assert options == ["--server.port", "8765", "--server.headless", "true"]
+    with (Path(script).parent / ".streamlit" / "config.toml").open("rb") as file:
+        assert tomllib.load(file)["server"]["address"] == "127.0.0.1"
 
 
 def test_an_interrupt_ends_quietly(monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.subprocess, "run", interrupted)
+    monkeypatch.setattr(streamlit.web.cli, "main", interrupted)
     assert cli.main(["app"]) == 130
     assert capsys.readouterr().err == ""
