@@ -27,7 +27,7 @@ check: .venv/filled ## Format, lint, types, layering
 
 test: check ## Everything that must hold: checks, doctests, tests, browser, notebooks
 	CHROMIUM="$$($(BIN)/python tests/chromium.py --install)" && export CHROMIUM && \
-	  $(BIN)/python -m pytest --doctest-modules engine tests --nbmake notebooks
+	  $(BIN)/python -m pytest --nbmake engine hawq_viz tests $(wildcard notebooks)
 
 bench: .venv/filled ## Timings, side by side with other ways
 	set -e; for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark; done
