@@ -1,0 +1,66 @@
+"""HAWQ-V2: mixed-precision quantization from Hessian traces. Read the parts in this order.
+
+results       records that the stages hand on; save and load
+frontier      the exact cost-against-Ω frontier, and what others do
+analysis      what `analyze` returns
+models, datasets, workloads   a network, its data, loss and metric under one name
+layers        which weights may lose bits; batch-norm folding
+quantizers    round one tensor
+exactness     where the Gauss-Newton block is the Hessian block
+traces        average Hessian traces with their standard errors
+perturbation  Ω of each layer at each bit width: `analyze`
+quantized     a new network from a network and a plan
+evaluation    measured accuracy with its interval
+jobs          long work in processes of its own, one directory a run
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.analysis import Analysis as Analysis
+    from engine.evaluation import evaluate as evaluate
+    from engine.frontier import Frontier as Frontier
+    from engine.frontier import pareto_frontier as pareto_frontier
+    from engine.perturbation import analyze as analyze
+    from engine.quantized import load_quantized as load_quantized
+    from engine.quantized import quantize as quantize
+    from engine.quantized import save_quantized as save_quantized
+    from engine.results import BitPlan as BitPlan
+    from engine.results import Evaluation as Evaluation
+    from engine.results import FormatError as FormatError
+    from engine.results import TraceEstimate as TraceEstimate
+    from engine.workloads import Workload as Workload
+    from engine.workloads import load_workload as load_workload
+    from engine.workloads import workload_names as workload_names
+
+# Public names and where they are; resolved when first used, so that reading imports no torch.
+_NAMES = {
+    "Analysis": "analysis",
+    "BitPlan": "results",
+    "Evaluation": "results",
+    "FormatError": "results",
+    "Frontier": "frontier",
+    "TraceEstimate": "results",
+    "Workload": "workloads",
+    "analyze": "perturbation",
+    "evaluate": "evaluation",
+    "load_quantized": "quantized",
+    "load_workload": "workloads",
+    "pareto_frontier": "frontier",
+    "quantize": "quantized",
+    "save_quantized": "quantized",
+    "workload_names": "workloads",
+}
+
+__all__ = list(_NAMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module 'engine' has no attribute {name!r}")
+    return getattr(import_module(f"engine.{_NAMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_NAMES])

@@ -224,7 +224,7 @@ class Analysis:
             ValueError: If no layer has that name.
         """
         if name not in self.names:
-            near = get_close_matches(name, self.names, n=1, cutoff=0) or self.names[:1]
+            near = get_close_matches(str(name), self.names, n=1, cutoff=0) or self.names[:1]
             raise ValueError(
                 f"layer must be one of the network's, got {name!r}: the nearest is {near[0]!r}."
             )

@@ -47,9 +47,9 @@ def augmented(padded: Tensor, indices: Tensor, generator: torch.Generator) -> Te
     mirror = torch.randint(0, 2, (count, 1), generator=generator).bool()
     rows = top[:, None] + window
     columns = left[:, None] + torch.where(mirror, window.flip(0), window)
-    return padded[
-        indices[:, None, None], :, rows[:, :, None], columns[:, None, :]
-    ].permute(0, 3, 1, 2)
+    return padded[indices[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(
+        0, 3, 1, 2
+    )
 
 
 def normalized(images: Tensor) -> Tensor:

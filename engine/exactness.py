@@ -1,0 +1,83 @@
+"""Where the Gauss-Newton block of a layer is its Hessian block.
+
+It is where the outputs are piecewise linear in the layer's weight with the rest held fixed
+(Botev et al., "Practical Gauss-Newton Optimisation for Deep Learning", 2017). That is read off the
+operators that autograd recorded between the weight and the outputs; an unknown one counts as not
+linear.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+# Names of autograd nodes without "Backward" and number.
+# Products: linear in each argument alone, so a weight may reach only one of them.
+PRODUCTS = frozenset(
+    "Mul Mm Bmm Mv Dot Addmm Addmv Addbmm Baddbmm Addcmul Addr Linear Convolution "
+    "ConvolutionOverrideable MkldnnConvolution CudnnConvolution NativeBatchNorm CudnnBatchNorm "
+    "MiopenBatchNorm NativeBatchNormLegitNoTraining PreluKernel Bilinear Bucket".split()
+)
+# Piecewise linear in all arguments together.
+PIECEWISE_LINEAR = frozenset(
+    "Add Sub Rsub Neg Abs Sum Mean Cumsum Max Min Amax Amin Maximum Minimum Median Sort Topk "
+    "Relu LeakyRelu Hardtanh Hardsigmoid Threshold Clamp ClampMin ClampMax Rrelu "
+    "MaxPool2DWithIndices MaxPool3DWithIndices AdaptiveMaxPool2D AdaptiveMaxPool3D "
+    "AvgPool2D AvgPool3D AdaptiveAvgPool2D AdaptiveAvgPool3D MkldnnAdaptiveAvgPool2D "
+    "MkldnnMaxPool2D UpsampleNearest1D UpsampleNearest2D UpsampleNearest3D UpsampleLinear1D "
+    "UpsampleBilinear2D UpsampleBicubic2D UpsampleTrilinear3D GridSampler2D "
+    "View UnsafeView Reshape ReshapeAlias Alias AsStrided Expand T Transpose Permute Squeeze "
+    "Unsqueeze Select Slice Narrow Split SplitWithSizes Unbind Cat Stack Index IndexSelect Gather "
+    "Take Diagonal Diag Flip Roll Repeat RepeatInterleave Unfold Im2Col Col2Im PixelShuffle "
+    "PixelUnshuffle ConstantPadNd ReflectionPad1D ReflectionPad2D ReplicationPad1D "
+    "ReplicationPad2D Clone Copy CopySlices ToCopy Contiguous Where MaskedFill Trace Tril Triu "
+    "ChannelShuffle NativeChannelShuffle".split()
+)
+
+
+def linear_weights(outputs: Tensor, weights: Sequence[Tensor]) -> list[bool]:
+    """Tell for each weight whether the outputs are piecewise linear in it.
+
+    Args:
+        outputs: What the network gave, with its graph.
+        weights: Leaves of that graph.
+    """
+    indices = {id(weight): i for i, weight in enumerate(weights)}
+    reaching: dict[Any, frozenset[int]] = {}  # node → weights below it
+    bent: set[int] = set()
+    pending = [outputs.grad_fn]
+    while pending:
+        node = pending[-1]
+        if node is None or node in reaching:
+            pending.pop()
+            continue
+        below = [child for child, _ in node.next_functions]
+        unread = [child for child in below if child is not None and child not in reaching]
+        if unread:
+            pending += unread
+            continue
+        pending.pop()
+        index = indices.get(id(getattr(node, "variable", None)))
+        slots = [reaching[child] if child is not None else frozenset() for child in below]
+        reaching[node] = frozenset().union(*slots) | ({index} if index is not None else set())
+        bent |= _bent_by(node, slots)
+    return [i not in bent for i in range(len(weights))]
+
+
+def _bent_by(node: Any, slots: list[frozenset[int]]) -> set[int]:
+    """Weights in which a node's result is not piecewise linear, though its arguments may be."""
+    name = re.sub(r"Backward\d*$", "", node.name().rpartition("::")[2])
+    if name in PIECEWISE_LINEAR or name == "AccumulateGrad" or name.endswith("AccumulateGrad"):
+        return set()
+    if name == "Div":  # linear in the numerator only
+        return set(slots[1]) if len(slots) > 1 else set()
+    batch_statistics = getattr(node, "_saved_training", False)
+    if name in PRODUCTS and not batch_statistics:
+        seen: set[int] = set()
+        twice: set[int] = set()
+        for slot in slots:
+            twice |= seen & slot
+            seen |= slot
+        return twice
+    return set().union(*slots)

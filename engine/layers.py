@@ -1,0 +1,276 @@
+"""Which weights may lose bits: those that a convolution or a matrix product really reads.
+
+Layers are found by running the network once and watching the operators, whatever classes it is
+made of; batch norms that follow a layer, and nothing else reads, are found the same way.
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+aten = torch.ops.aten
+MATRIX_PRODUCTS = {aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten.mv, aten.addmv}
+BATCH_NORMS = {
+    aten.native_batch_norm,
+    aten.cudnn_batch_norm,
+    aten.miopen_batch_norm,
+    aten._native_batch_norm_legit_no_training,
+}
+FOLDING_TOLERANCE = 1e-3  # of the largest output, float32
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Where a weight keeps its output channels."""
+
+    axis: int = 0
+    groups: int = 1  # above 1 only for a transposed convolution, which keeps channels in groups
+
+    def rows(self, weight: Tensor) -> Tensor:
+        """View a weight as [output channels, weights a channel]."""
+        if self.groups > 1:  # [in, out / groups, ...] → [groups, out / groups, in / groups, ...]
+            weight = weight.unflatten(0, (self.groups, -1)).movedim(2, 1).flatten(0, 1)
+            return weight.flatten(1)
+        return weight.movedim(self.axis, 0).flatten(1)
+
+    def weight(self, rows: Tensor, shape: torch.Size) -> Tensor:
+        """Undo `rows` for a weight of the given shape."""
+        if self.groups > 1:
+            split = (self.groups, shape[1], shape[0] // self.groups, *shape[2:])
+            return rows.reshape(split).movedim(1, 2).reshape(shape)
+        moved = (shape[self.axis], *shape[: self.axis], *shape[self.axis + 1 :])
+        return rows.reshape(moved).movedim(0, self.axis)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A weight that a convolution or a matrix product reads."""
+
+    name: str  # of its module; of the parameter where that is not called "weight"
+    parameter: str  # as in `named_parameters`
+    kind: str  # conv2d, conv_transpose2d, linear …
+    shape: tuple[int, ...]
+    macs: int  # multiply-accumulates an image, over all calls
+    calls: int  # how often one forward pass reads it
+    channels: Channels
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return prod(self.shape)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put a network into eval mode with gradients for all it owns, and give it back as it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
+    model.eval()
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+def find_layers(model: nn.Module, images: Tensor) -> tuple[Layer, ...]:
+    """Find the quantizable layers of a network in forward order.
+
+    Args:
+        model: Any network; it comes back as it was.
+        images: [N, ...], one is enough.
+
+    Raises:
+        ValueError: If none is found.
+    """
+    watch = _watch(model, images)
+    if not watch.layers:
+        raise ValueError(
+            f"model must call a convolution or a linear layer, got {type(model).__name__} "
+            "without one: quantize a network that has weights."
+        )
+    return tuple(watch.layers.values())
+
+
+def skipped_weights(model: nn.Module, layers: tuple[Layer, ...]) -> dict[str, str]:
+    """Weights of two axes or more that keep their precision, and why."""
+    found = {layer.parameter for layer in layers}
+    return {
+        name: "no convolution or matrix product reads it as it is stored"
+        for name, parameter in model.named_parameters()
+        if parameter.dim() > 1 and name not in found
+    }
+
+
+def fold_batch_norm(model: nn.Module, images: Tensor) -> nn.Module:
+    """Copy a network with every batch norm that follows a layer folded into its weights.
+
+    w' = w · γ / √(σ² + ε), b' = β + (b − μ) · γ / √(σ² + ε), per output channel; the batch norm
+    becomes the identity and layers keep their names. Batch norms that other operators read too,
+    or that follow no layer, stay.
+
+    Args:
+        model: Not changed.
+        images: [N, ...] to find the pairs with and to compare the outputs on.
+
+    Raises:
+        ValueError: If the folded network gives other outputs than the model.
+    """
+    pairs = _watch(model, images).foldable()
+    folded = copy.deepcopy(model)
+    with torch.no_grad():
+        for layer, norm_name in pairs:
+            norm = folded.get_submodule(norm_name)
+            assert isinstance(norm, _BatchNorm)
+            _fold(folded.get_submodule(layer.name), norm, layer.channels)
+            parent, _, leaf = norm_name.rpartition(".")
+            setattr(folded.get_submodule(parent), leaf, nn.Identity())
+        with evaluation_mode(model), evaluation_mode(folded):
+            expected, got = (tree_leaves(network(images)) for network in (model, folded))
+    for before, after in zip(expected, got, strict=True):
+        error, size = float((after - before).abs().max()), float(before.abs().max())
+        if error > FOLDING_TOLERANCE * max(size, 1.0):
+            raise ValueError(
+                f"model must compute the same with its batch norms folded, got outputs {error:.2g} "
+                "apart: replace the batch norms that its code reads by other ways than a call."
+            )
+    return folded
+
+
+def _fold(module: nn.Module, norm: _BatchNorm, channels: Channels) -> None:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    factor = (norm.running_var + norm.eps).rsqrt()
+    if norm.weight is not None:
+        factor = factor * norm.weight
+    shift = -norm.running_mean * factor
+    if norm.bias is not None:
+        shift = shift + norm.bias
+    weight, bias = module.weight, module.bias
+    assert isinstance(weight, Tensor)
+    rows = channels.rows(weight) * factor[:, None]
+    weight.copy_(channels.weight(rows, weight.shape))
+    if isinstance(bias, Tensor):
+        bias.copy_(bias * factor + shift)
+    else:
+        module.bias = nn.Parameter(shift.clone(), requires_grad=weight.requires_grad)
+
+
+def _watch(model: nn.Module, images: Tensor) -> "_Watch":
+    # with gradients, for without them attention takes a fused path that hides its weights
+    with evaluation_mode(model), torch.enable_grad(), _Watch(model, images) as watch:
+        outputs = model(images)
+    watch.read(outputs, None)
+    return watch
+
+
+class _Watch(TorchDispatchMode):
+    """Notes which operator reads which weight, and who reads a layer's output."""
+
+    def __init__(self, model: nn.Module, images: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.model, self.images = model, len(images)
+        self.layers: dict[str, Layer] = {}
+        self.weights = {_place(p): (name, p) for name, p in model.named_parameters()}
+        self.norms = {
+            _place(module.running_mean): name
+            for name, module in model.named_modules()
+            if isinstance(module, _BatchNorm) and module.running_mean is not None
+        }
+        self.alive: list[Tensor] = []  # so that no two outputs share a place
+        self.writers: dict[int, str] = {}  # place of a layer's output → the layer
+        self.readers: dict[str, list[str | None]] = {}  # layer → the batch norm that reads, or None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        outputs = func(*args, **(kwargs or {}))
+        operator = func.overloadpacket
+        self.read((args, kwargs), self._norm(args) if operator in BATCH_NORMS else None)
+        if operator is aten.convolution:
+            self._convolution(args, outputs)
+        elif operator in MATRIX_PRODUCTS:
+            self._product(args, outputs)
+        return outputs
+
+    def read(self, values: Any, norm: str | None) -> None:
+        """Note that an operator reads these values; a batch norm gives its name."""
+        for value in tree_leaves(values):
+            if isinstance(value, Tensor) and (writer := self.writers.get(_place(value))):
+                self.readers[writer].append(norm)
+
+    def foldable(self) -> list[tuple[Layer, str]]:
+        """Layers called once whose output one batch norm, called once, and nothing else reads."""
+        norms = [norm for readers in self.readers.values() for norm in readers]
+        pairs = []
+        for name, readers in self.readers.items():
+            layer, norm = self.layers[name], readers[0] if len(readers) == 1 else None
+            own = layer.parameter == f"{name}.weight" and hasattr(
+                self.model.get_submodule(name), "bias"
+            )
+            if norm is not None and norms.count(norm) == 1 and layer.calls == 1 and own:
+                pairs.append((layer, norm))
+        return pairs
+
+    def _norm(self, args: Any) -> str | None:
+        names = (self.norms.get(_place(x)) for x in args if isinstance(x, Tensor))
+        return next((name for name in names if name is not None), None)
+
+    def _convolution(self, args: Any, output: Tensor) -> None:
+        image, weight, transposed, groups = args[0], args[1], args[6], args[8]
+        kind = f"conv{'_transpose' if transposed else ''}{weight.dim() - 2}d"
+        channels = Channels(axis=int(transposed), groups=groups if transposed else 1)
+        pixels = image.numel() if transposed else output.numel()
+        self._note(weight, kind, pixels * (weight.numel() // weight.shape[0]), channels, output)
+
+    def _product(self, args: Any, output: Tensor) -> None:
+        factors = [x for x in args if isinstance(x, Tensor)][-2:]
+        for i, factor in enumerate(factors):
+            if _place(factor) not in self.weights:
+                continue
+            weight = self.weights[_place(factor)][1]
+            free = factor.dim() - 1 if i else factor.dim() - 2  # the axis that is not summed over
+            axis = weight.dim() - 1 if weight.dim() > 1 else 0
+            if weight.dim() == 1 or factor.stride(free) == weight.stride(0):
+                axis = 0
+            macs = output.numel() * factor.numel() // factor.shape[free]
+            if factor.dim() == 3:  # a batch of products: each output sums over one of them
+                macs //= factor.shape[0]
+            self._note(factor, "linear", macs, Channels(axis), output)
+
+    def _note(
+        self, weight: Tensor, kind: str, macs: int, channels: Channels, output: Tensor
+    ) -> None:
+        if _place(weight) not in self.weights:
+            return
+        parameter, stored = self.weights[_place(weight)]
+        name = parameter.removesuffix(".weight")
+        before = self.layers.get(name)
+        self.layers[name] = Layer(
+            name=name,
+            parameter=parameter,
+            kind=kind,
+            shape=tuple(stored.shape),
+            macs=macs // self.images + (before.macs if before else 0),
+            calls=1 + (before.calls if before else 0),
+            channels=channels,
+        )
+        self.alive.append(output)
+        self.writers[_place(output)] = name
+        self.readers.setdefault(name, [])
+
+
+def _place(tensor: Tensor) -> int:
+    """Where a tensor's memory begins: the same for a weight and its views."""
+    return tensor.untyped_storage().data_ptr()

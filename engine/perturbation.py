@@ -1,0 +1,182 @@
+"""Ω of each layer at each bit width: Tr(H) / n · ‖Q(W) − W‖² (HAWQ-V2, Lemma 1 and eq. 9)."""
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from engine.analysis import Analysis, LayerSensitivity
+from engine.layers import Layer, find_layers, fold_batch_norm, skipped_weights
+from engine.quantizers import Quantizer
+from engine.results import Progress, Provenance, check_bits
+from engine.traces import FEWEST_BATCHES, average_traces
+from engine.workloads import Workload, describe_data
+
+BIT_WIDTHS = (2, 3, 4, 5, 6, 7, 8)
+OMEGA_GRANULARITIES = ("layer", "channel")
+
+
+def analyze(
+    workload: Workload,
+    *,
+    bit_widths: tuple[int, ...] = BIT_WIDTHS,
+    relative_sem: float = 0.1,
+    seed: int = 0,
+    batch_size: int = 32,
+    max_images: int | None = None,
+    max_seconds: float | None = None,
+    estimator: str = "gauss_newton",
+    granularity: str = "layer",
+    scheme: str = "symmetric",
+    weight_granularity: str = "channel",
+    weight_range: str = "mse",
+    progress: Progress | None = None,
+    command: str | None = None,
+) -> Analysis:
+    """Find how sensitive each layer is and what each bit width does to it.
+
+    Works on the network with its batch norms folded, under the original layer names: traces and
+    perturbations are of the same weights, those that are quantized in the end.
+
+    Args:
+        workload: Its model is not changed; its calibration images are drawn in random order.
+        bit_widths: To be offered to every layer, each in 1…8.
+        relative_sem: Standard error of each trace, as a share of it, to stop at.
+        seed: Of the order of the images and of the probes.
+        batch_size: Images a probe; fewer where the data would not fill 32 mini-batches.
+        max_images: At most so many of the calibration images.
+        max_seconds: Time for the traces.
+        estimator: See `traces.average_traces`.
+        granularity: "layer": Ω = Tr(H) / n · ‖ΔW‖²; "channel": Σ of the same over the layer's
+            output channels, which folding batch norms does not change.
+        scheme: Of the weight quantizer, see `quantizers.Quantizer`.
+        weight_granularity: Of the weight quantizer.
+        weight_range: Of the weight quantizer.
+        progress: Told as the work goes on.
+        command: That makes the result again; composed from the arguments if not given.
+
+    Raises:
+        ValueError: If an argument is out of range, or the network or its data cannot be analyzed.
+    """
+    started = time.perf_counter()
+    widths = tuple(sorted({check_bits(bits, "bit_widths") for bits in bit_widths}))
+    if not widths:
+        raise ValueError("bit_widths must name at least one bit width, got none.")
+    if granularity not in OMEGA_GRANULARITIES:
+        raise ValueError(
+            f"granularity must be one of {', '.join(OMEGA_GRANULARITIES)}, got {granularity!r}."
+        )
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    quantizer = Quantizer(scheme, weight_granularity, weight_range)
+    data, fingerprint = describe_data(workload.calibration)
+    images = min(len(workload.calibration), max_images or sys.maxsize)  # type: ignore[arg-type]
+    if images < 2:
+        raise ValueError(f"images must be at least 2, for an error bar, got {images}.")
+    generator = torch.Generator().manual_seed(seed)
+    batches = shuffled_batches(
+        workload.calibration, images, min(batch_size, max(1, images // FEWEST_BATCHES)), generator
+    )
+    example = workload.calibration[0][0].unsqueeze(0)
+    model = fold_batch_norm(workload.model, example)
+    layers = find_layers(model, example)
+    errors = {}
+    for i, (layer, rows) in enumerate(zip(layers, _rows(model, layers), strict=True)):
+        if progress:
+            progress(i, len(layers), "layers rounded to every bit width")
+        errors[layer.name] = {bits: squared_error(rows, bits, quantizer) for bits in widths}
+    traces = average_traces(
+        model,
+        batches,
+        loss=workload.loss,
+        estimator=estimator,
+        relative_sem=relative_sem,
+        max_seconds=max_seconds,
+        perturbation={name: float(error[widths[0]].sum()) for name, error in errors.items()},
+        generator=generator,
+        progress=progress and (lambda done, _, note: progress(done, images, f"images, {note}")),
+    )
+    sensitivities = []
+    for layer in layers:
+        trace, error = traces.weights[layer.name], errors[layer.name]
+        by_channel = np.array(traces.channels[layer.name])
+        sensitivities.append(
+            LayerSensitivity(
+                name=layer.name,
+                kind=layer.kind,
+                shape=layer.shape,
+                parameters=layer.parameters,
+                macs=layer.macs,
+                trace=trace,
+                perturbation={bits: float(error[bits].sum()) for bits in widths},
+                omega={
+                    bits: float(by_channel.clip(min=0) @ error[bits].numpy())
+                    if granularity == "channel"
+                    else trace.for_omega * float(error[bits].sum())
+                    for bits in widths
+                },
+                channel_traces=traces.channels[layer.name],
+            )
+        )
+    options: dict[str, Any] = {
+        "bit_widths": widths,
+        "relative_sem": relative_sem,
+        "batch_size": batch_size,
+        "estimator": estimator,
+        "granularity": granularity,
+        "scheme": scheme,
+        "weight_granularity": weight_granularity,
+        "weight_range": weight_range,
+        "seed": seed,
+    }
+    limits = {"max_images": max_images, "max_seconds": max_seconds}
+    options |= {name: value for name, value in limits.items() if value is not None}
+    return Analysis(
+        workload=workload.name,
+        layers=tuple(sensitivities),
+        bit_widths=widths,
+        loss=workload.loss if isinstance(workload.loss, str) else repr(workload.loss),
+        estimator=estimator,
+        granularity=granularity,
+        quantizer=quantizer.to_json(),
+        relative_sem=relative_sem,
+        images=traces.images,
+        stopped_because=traces.stopped_because,
+        seconds=time.perf_counter() - started,
+        batch_traces=traces.batch_traces,
+        batch_sizes=traces.batch_sizes,
+        provenance=Provenance(
+            seed, data, fingerprint, command or workload.command("analyze", **options)
+        ),
+        skipped=skipped_weights(model, layers),
+    )
+
+
+def squared_error(rows: Tensor, bits: int, quantizer: Quantizer) -> Tensor:
+    """‖Q(w) − w‖² of every output channel, float64 [channels].
+
+    Args:
+        rows: [channels, n].
+        bits: 1…8.
+        quantizer: How the grid is fitted.
+    """
+    return quantizer.fit(rows, bits).squared_error(rows).squeeze(1).double()
+
+
+def shuffled_batches(
+    dataset: Dataset[Any], images: int, batch_size: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Mini-batches of some of a dataset's images in random order, each once."""
+    order = torch.randperm(len(dataset), generator=generator)[:images].tolist()  # type: ignore[arg-type]
+    yield from DataLoader(dataset, batch_size=batch_size, sampler=order)
+
+
+def _rows(model: nn.Module, layers: tuple[Layer, ...]) -> Iterator[Tensor]:
+    parameters = dict(model.named_parameters())
+    for layer in layers:
+        yield layer.channels.rows(parameters[layer.parameter].detach())

@@ -1,0 +1,128 @@
+"""A new network from a network and a plan: every planned weight on its grid, the original kept."""
+
+import json
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from engine.layers import Channels, find_layers, fold_batch_norm
+from engine.quantizers import Grid, Quantizer
+from engine.results import BitPlan, FormatError
+from engine.workloads import Workload
+
+PLAN_FILE = "plan.json"
+WEIGHTS_FILE = "weights.safetensors"
+
+
+class QuantizedWeight(nn.Module):
+    """What stands between a stored weight and its layer: the nearest values on a grid.
+
+    A parametrization (`torch.nn.utils.parametrize`), so it serves any layer class.
+    """
+
+    def __init__(self, grid: Grid, bits: int, channels: Channels) -> None:
+        super().__init__()
+        self.bits, self.channels = bits, channels
+        self.low, self.high = grid.low, grid.high
+        self.register_buffer("scale", grid.scale.clone())
+        self.register_buffer("zero_point", grid.zero_point.clone())
+
+    @property
+    def grid(self) -> Grid:
+        """The grid as it stands."""
+        scale, zero_point = self.get_buffer("scale"), self.get_buffer("zero_point")
+        return Grid(scale, zero_point, self.low, self.high)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Round a weight to the grid."""
+        rounded = self.grid.round(self.channels.rows(weight))
+        return self.channels.weight(rounded, weight.shape)
+
+
+def quantize(
+    workload: Workload,
+    plan: BitPlan,
+    *,
+    scheme: str = "symmetric",
+    weight_granularity: str = "channel",
+    weight_range: str = "mse",
+) -> nn.Module:
+    """Quantize a workload's network after training, with no data.
+
+    Args:
+        workload: Its model is not changed.
+        plan: Bits of its layers; layers the plan does not name stay float.
+        scheme: Of the weight quantizer, see `quantizers.Quantizer`.
+        weight_granularity: Of the weight quantizer.
+        weight_range: Of the weight quantizer.
+
+    Returns:
+        A new network in eval mode, batch norms folded; its attributes `plan` and `quantizer` say
+        what was done to it.
+
+    Raises:
+        ValueError: If the plan names a layer that the network lacks.
+    """
+    example = workload.test[0][0].unsqueeze(0)
+    model = fold_batch_norm(workload.model, example).eval()
+    layers = {layer.name: layer for layer in find_layers(model, example)}
+    for name in plan.weight_bits:
+        if name not in layers:
+            raise ValueError(
+                f"plan must be of {workload.name!r}, but its layer {name!r} is not there: "
+                f"the network's layers are {', '.join(layers)}."
+            )
+    quantizer = Quantizer(scheme, weight_granularity, weight_range)
+    for name, bits in plan.weight_bits.items():
+        layer = layers[name]
+        owner, _, attribute = layer.parameter.rpartition(".")
+        module = model.get_submodule(owner)
+        rows = layer.channels.rows(getattr(module, attribute).detach())
+        grid = quantizer.fit(rows, bits)
+        wrapped = QuantizedWeight(grid, bits, layer.channels)
+        parametrize.register_parametrization(module, attribute, wrapped)
+    model.plan, model.quantizer = plan, quantizer  # type: ignore[assignment]
+    return model
+
+
+def save_quantized(model: nn.Module, folder: str | Path) -> None:
+    """Write a quantized network's plan and state (weights, scales, zero points) into a folder."""
+    plan, quantizer = getattr(model, "plan", None), getattr(model, "quantizer", None)
+    if not isinstance(plan, BitPlan) or not isinstance(quantizer, Quantizer):
+        raise ValueError(
+            f"model must be one that quantize returned, got {type(model).__name__} without a plan."
+        )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    plan.save(folder / PLAN_FILE)
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(state, folder / WEIGHTS_FILE, {"quantizer": json.dumps(quantizer.to_json())})
+
+
+def load_quantized(workload: Workload, folder: str | Path) -> nn.Module:
+    """Rebuild what `save_quantized` wrote, with the same outputs bit for bit.
+
+    Raises:
+        FormatError: If a file is missing, damaged or of another network.
+    """
+    plan, file = BitPlan.load(Path(folder) / PLAN_FILE), Path(folder) / WEIGHTS_FILE
+    try:
+        with safe_open(file, framework="pt") as header:
+            settings = json.loads(header.metadata()["quantizer"])
+        model = quantize(
+            workload,
+            plan,
+            scheme=settings["scheme"],
+            weight_granularity=settings["granularity"],
+            weight_range=settings["range"],
+        )
+        model.load_state_dict(load_file(file))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise FormatError(
+            f"{file} must hold the quantized {workload.name}, but {reason}."
+        ) from error
+    return model
