@@ -88,7 +88,7 @@ def analyze(arguments: argparse.Namespace) -> None:
         arguments,
         {"out": str(arguments.out), **summary_of(analysis)},
         f"{analysis.workload}: {len(analysis.layers)} layers, {analysis.parameters:,} weights",
-        f"{analysis.images:,} images of {analysis.provenance.data}, {analysis.seconds:.1f} s",
+        f"{analysis.images:,} images seen ({analysis.provenance.data}) in {analysis.seconds:.1f} s",
         f"relative standard error {analysis.median_relative_sem:.1%} in the median layer, "
         f"{analysis.worst_relative_sem:.1%} in the worst; stopped by: {analysis.stopped_because}",
         f"saved {arguments.out}",
@@ -117,7 +117,7 @@ def frontier(arguments: argparse.Namespace) -> None:
             {"points": len(found), "shown": [asdict(plan) for plan in plans]},
             f"{len(found):,} plans that no other beats, {found.cost[0]:,.0f} to "
             f"{found.cost[-1]:,.0f} bytes of weights; {len(plans)} of them:",
-            *_plan_lines(plans),
+            *_plan_lines({f"{i:,}": found.plan(i) for i in indices}),
             "choose one with --budget",
         )
         return
@@ -135,7 +135,7 @@ def frontier(arguments: argparse.Namespace) -> None:
             "uniform": asdict(summary.rival),
             "out": str(arguments.out) if arguments.out else None,
         },
-        *_plan_lines([plan, summary.rival]),
+        *_plan_lines({"plan": plan, f"{summary.rival_bits} bits": summary.rival}),
         *(f"  {name}: {bits}" for name, bits in plan.weight_bits.items()),
         *([f"saved {arguments.out}"] if arguments.out is not None else []),
     )
@@ -269,11 +269,12 @@ def _quantizer_of(analysis: Analysis) -> dict[str, str]:
     return dict(zip(QUANTIZER_OPTIONS, values, strict=True))
 
 
-def _plan_lines(plans: Iterable[BitPlan]) -> list[str]:
+def _plan_lines(plans: Mapping[str, BitPlan]) -> list[str]:
+    """Plans under each other, each with a name."""
     return [
-        f"{plan.size_bytes:>12,.0f} B   Ω {plan.omega:.4g}   predicted loss increase "
-        f"{plan.omega / 2:.3g}   bits {plan.summary}"
-        for plan in plans
+        f"{name:>8} {plan.size_bytes:>12,.0f} B   Ω {plan.omega:<9.4g} predicted loss increase "
+        f"{plan.omega / 2:<9.3g} bits {plan.summary}"
+        for name, plan in plans.items()
     ]
 
 
