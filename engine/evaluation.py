@@ -43,6 +43,8 @@ def evaluate(
     """
     if workload.metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {workload.metric!r}.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     if max_images is not None and max_images < 1:
         raise ValueError(f"max_images must be at least 1, got {max_images}.")
     data, fingerprint = describe_data(workload.test)
@@ -55,6 +57,7 @@ def evaluate(
         stack.enter_context(parametrize.cached())  # quantized weights are rounded once
         for images, targets in DataLoader(images_to_see, batch_size=batch_size):
             outputs = model(images)
+            classes = _classes(outputs, targets)
             values = _losses(outputs, targets, workload.loss)
             if not bool(torch.isfinite(values).all()):
                 raise ValueError(
@@ -64,7 +67,7 @@ def evaluate(
                 )
             losses += values.double().tolist()
             sizes += [len(images) // len(values)] * len(values)
-            correct += int((outputs.argmax(1) == targets).sum())
+            correct += int((outputs.argmax(1) == classes).sum())
             if progress:
                 progress(sum(sizes), total, "test images")
     loss, sem = weighted_mean(np.array(losses), np.array(sizes))
@@ -78,6 +81,17 @@ def evaluate(
         loss_sem=float(sem) if np.isfinite(sem) else 0.0,
         provenance=Provenance(0, seen, fingerprint, command or workload.command("evaluate")),
     )
+
+
+def _classes(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The class of each image; the largest target where there is one an output."""
+    if outputs.dim() != 2 or targets.shape not in (outputs.shape, outputs.shape[:1]):
+        raise ValueError(
+            f"targets must be one class, or one number an output, for each image, got targets "
+            f"{list(targets.shape)} for outputs {list(outputs.shape)}: "
+            "take labels and model of the same task."
+        )
+    return targets.argmax(1) if targets.dim() == 2 else targets
 
 
 def _losses(outputs: Tensor, targets: Tensor, loss: Loss) -> Tensor:

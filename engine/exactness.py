@@ -12,27 +12,29 @@ from typing import Any
 
 from torch import Tensor
 
-# Names of autograd nodes without "Backward" and number.
+# Names of autograd nodes without "Backward" and its number, which custom functions do not have.
 # Products: linear in each argument alone, so a weight may reach only one of them.
 PRODUCTS = frozenset(
     "Mul Mm Bmm Mv Dot Addmm Addmv Addbmm Baddbmm Addcmul Addr Linear Convolution "
     "ConvolutionOverrideable MkldnnConvolution CudnnConvolution NativeBatchNorm CudnnBatchNorm "
-    "MiopenBatchNorm NativeBatchNormLegitNoTraining PreluKernel Bilinear Bucket".split()
+    "MiopenBatchNorm NativeBatchNormLegitNoTraining PreluKernel Trilinear".split()
 )
+# Linear in the first argument only: a numerator, an image that is sampled.
+LINEAR_IN_FIRST = frozenset("Div GridSampler2D GridSampler3D".split())
 # Piecewise linear in all arguments together.
 PIECEWISE_LINEAR = frozenset(
     "Add Sub Rsub Neg Abs Sum Mean Cumsum Max Min Amax Amin Maximum Minimum Median Sort Topk "
-    "Relu LeakyRelu Hardtanh Hardsigmoid Threshold Clamp ClampMin ClampMax Rrelu "
+    "Relu LeakyRelu Hardtanh Hardsigmoid Threshold Clamp ClampMin ClampMax RreluWithNoise "
     "MaxPool2DWithIndices MaxPool3DWithIndices AdaptiveMaxPool2D AdaptiveMaxPool3D "
     "AvgPool2D AvgPool3D AdaptiveAvgPool2D AdaptiveAvgPool3D MkldnnAdaptiveAvgPool2D "
     "MkldnnMaxPool2D UpsampleNearest1D UpsampleNearest2D UpsampleNearest3D UpsampleLinear1D "
-    "UpsampleBilinear2D UpsampleBicubic2D UpsampleTrilinear3D GridSampler2D "
-    "View UnsafeView Reshape ReshapeAlias Alias AsStrided Expand T Transpose Permute Squeeze "
-    "Unsqueeze Select Slice Narrow Split SplitWithSizes Unbind Cat Stack Index IndexSelect Gather "
-    "Take Diagonal Diag Flip Roll Repeat RepeatInterleave Unfold Im2Col Col2Im PixelShuffle "
-    "PixelUnshuffle ConstantPadNd ReflectionPad1D ReflectionPad2D ReplicationPad1D "
-    "ReplicationPad2D Clone Copy CopySlices ToCopy Contiguous Where MaskedFill Trace Tril Triu "
-    "ChannelShuffle NativeChannelShuffle".split()
+    "UpsampleBilinear2D UpsampleBicubic2D UpsampleTrilinear3D "
+    "View UnsafeView ReshapeAlias Alias AsStrided Expand T Transpose Permute Squeeze "
+    "Unsqueeze Select Slice Split SplitWithSizes Unbind Cat Stack Index IndexSelect Gather "
+    "Take Diagonal Flip Roll Repeat Unfold Im2Col Col2Im PixelShuffle PixelUnshuffle "
+    "ConstantPadNd ReflectionPad1D ReflectionPad2D ReflectionPad3D ReplicationPad1D "
+    "ReplicationPad2D ReplicationPad3D Clone CopyBackwards ToCopy Where MaskedFill Trace Tril "
+    "Triu ChannelShuffle".split()
 )
 
 
@@ -67,11 +69,12 @@ def linear_weights(outputs: Tensor, weights: Sequence[Tensor]) -> list[bool]:
 
 def _bent_by(node: Any, slots: list[frozenset[int]]) -> set[int]:
     """Weights in which a node's result is not piecewise linear, though its arguments may be."""
-    name = re.sub(r"Backward\d*$", "", node.name().rpartition("::")[2])
-    if name in PIECEWISE_LINEAR or name == "AccumulateGrad" or name.endswith("AccumulateGrad"):
+    node = getattr(node, "_wrapped_node", None) or node  # what wrote into a part of a tensor
+    name = re.sub(r"Backward\d+$", "", node.name().rpartition("::")[2])
+    if name in PIECEWISE_LINEAR or name == "AccumulateGrad":
         return set()
-    if name == "Div":  # linear in the numerator only
-        return set(slots[1]) if len(slots) > 1 else set()
+    if name in LINEAR_IN_FIRST:
+        return set().union(*slots[1:])
     batch_statistics = getattr(node, "_saved_training", False)
     if name in PRODUCTS and not batch_statistics:
         seen: set[int] = set()

@@ -5,6 +5,7 @@ made of; batch norms that follow a layer, and nothing else reads, are found the 
 """
 
 import copy
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ BATCH_NORMS = {
     aten.miopen_batch_norm,
     aten._native_batch_norm_legit_no_training,
 }
+PLAIN_BATCH_NORMS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 FOLDING_TOLERANCE = 1e-3  # of the largest output, float32
 
 
@@ -36,7 +38,9 @@ class Channels:
     groups: int = 1  # above 1 only for a transposed convolution, which keeps channels in groups
 
     def rows(self, weight: Tensor) -> Tensor:
-        """View a weight as [output channels, weights a channel]."""
+        """View a weight as [output channels, weights a channel]; a vector makes one output."""
+        if weight.dim() == 1:
+            return weight.unsqueeze(0)
         if self.groups > 1:  # [in, out / groups, ...] → [groups, out / groups, in / groups, ...]
             weight = weight.unflatten(0, (self.groups, -1)).movedim(2, 1).flatten(0, 1)
             return weight.flatten(1)
@@ -44,6 +48,8 @@ class Channels:
 
     def weight(self, rows: Tensor, shape: torch.Size) -> Tensor:
         """Undo `rows` for a weight of the given shape."""
+        if len(shape) == 1:
+            return rows.squeeze(0)
         if self.groups > 1:
             split = (self.groups, shape[1], shape[0] // self.groups, *shape[2:])
             return rows.reshape(split).movedim(1, 2).reshape(shape)
@@ -136,18 +142,31 @@ def fold_batch_norm(model: nn.Module, images: Tensor) -> nn.Module:
             norm = folded.get_submodule(norm_name)
             assert isinstance(norm, _BatchNorm)
             _fold(folded.get_submodule(layer.name), norm, layer.channels)
-            parent, _, leaf = norm_name.rpartition(".")
-            setattr(folded.get_submodule(parent), leaf, nn.Identity())
+            if type(norm).forward in PLAIN_BATCH_NORMS:
+                parent, _, leaf = norm_name.rpartition(".")
+                setattr(folded.get_submodule(parent), leaf, nn.Identity())
+            else:  # a subclass may do more, an activation say: its own share becomes the identity
+                _neutralize(norm)
         with evaluation_mode(model), evaluation_mode(folded):
-            expected, got = (tree_leaves(network(images)) for network in (model, folded))
+            expected = tree_leaves(model(images))
+            try:
+                got = tree_leaves(folded(images))
+            except AttributeError as missing:  # of the identity, which is no batch norm
+                raise _not_folded(missing) from missing
     for before, after in zip(expected, got, strict=True):
+        if not isinstance(before, Tensor):
+            continue
         error, size = float((after - before).abs().max()), float(before.abs().max())
         if error > FOLDING_TOLERANCE * max(size, 1.0):
-            raise ValueError(
-                f"model must compute the same with its batch norms folded, got outputs {error:.2g} "
-                "apart: replace the batch norms that its code reads by other ways than a call."
-            )
+            raise _not_folded(f"outputs {error:.2g} apart")
     return folded
+
+
+def _not_folded(got: object) -> ValueError:
+    return ValueError(
+        f"model must compute the same with its batch norms folded, got {got}: "
+        "replace the batch norms that its code reads by other ways than a call."
+    )
 
 
 def _fold(module: nn.Module, norm: _BatchNorm, channels: Channels) -> None:
@@ -167,6 +186,16 @@ def _fold(module: nn.Module, norm: _BatchNorm, channels: Channels) -> None:
         bias.copy_(bias * factor + shift)
     else:
         module.bias = nn.Parameter(shift.clone(), requires_grad=weight.requires_grad)
+
+
+def _neutralize(norm: _BatchNorm) -> None:
+    for tensor in (norm.running_mean, norm.bias):
+        if tensor is not None:
+            tensor.zero_()
+    for tensor in (norm.running_var, norm.weight):
+        if tensor is not None:
+            tensor.fill_(1)
+    norm.eps = 0.0
 
 
 def _watch(model: nn.Module, images: Tensor) -> "_Watch":
@@ -193,11 +222,15 @@ class _Watch(TorchDispatchMode):
         self.alive: list[Tensor] = []  # so that no two outputs share a place
         self.writers: dict[int, str] = {}  # place of a layer's output → the layer
         self.readers: dict[str, list[str | None]] = {}  # layer → the batch norm that reads, or None
+        self.norm_calls: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         outputs = func(*args, **(kwargs or {}))
         operator = func.overloadpacket
-        self.read((args, kwargs), self._norm(args) if operator in BATCH_NORMS else None)
+        norm = self._norm(args) if operator in BATCH_NORMS else None
+        self.read((args, kwargs), norm)
+        if norm is not None:
+            self.norm_calls[norm] += 1
         if operator is aten.convolution:
             self._convolution(args, outputs)
         elif operator in MATRIX_PRODUCTS:
@@ -212,14 +245,13 @@ class _Watch(TorchDispatchMode):
 
     def foldable(self) -> list[tuple[Layer, str]]:
         """Layers called once whose output one batch norm, called once, and nothing else reads."""
-        norms = [norm for readers in self.readers.values() for norm in readers]
         pairs = []
         for name, readers in self.readers.items():
             layer, norm = self.layers[name], readers[0] if len(readers) == 1 else None
             own = layer.parameter == f"{name}.weight" and hasattr(
                 self.model.get_submodule(name), "bias"
             )
-            if norm is not None and norms.count(norm) == 1 and layer.calls == 1 and own:
+            if norm is not None and self.norm_calls[norm] == 1 and layer.calls == 1 and own:
                 pairs.append((layer, norm))
         return pairs
 
@@ -241,10 +273,11 @@ class _Watch(TorchDispatchMode):
                 continue
             weight = self.weights[_place(factor)][1]
             free = factor.dim() - 1 if i else factor.dim() - 2  # the axis that is not summed over
-            axis = weight.dim() - 1 if weight.dim() > 1 else 0
-            if weight.dim() == 1 or factor.stride(free) == weight.stride(0):
-                axis = 0
-            macs = output.numel() * factor.numel() // factor.shape[free]
+            axis = 0 if factor.stride(free) == weight.stride(0) else weight.dim() - 1
+            if weight.shape[-1] == 1 and factor.shape[free] == 1:  # a column: strides are equal
+                axis = weight.dim() - 1
+            outputs_of_factor = 1 if factor.dim() == 1 else factor.shape[free]
+            macs = output.numel() * factor.numel() // outputs_of_factor
             if factor.dim() == 3:  # a batch of products: each output sums over one of them
                 macs //= factor.shape[0]
             self._note(factor, "linear", macs, Channels(axis), output)

@@ -73,11 +73,13 @@ def analyze(
         )
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    if max_images is not None and max_images < 2:
+        raise ValueError(f"max_images must be at least 2, for an error bar, got {max_images}.")
     quantizer = Quantizer(scheme, weight_granularity, weight_range)
     data, fingerprint = describe_data(workload.calibration)
     images = min(len(workload.calibration), max_images or sys.maxsize)  # type: ignore[arg-type]
     if images < 2:
-        raise ValueError(f"images must be at least 2, for an error bar, got {images}.")
+        raise ValueError("calibration must hold at least 2 images, for an error bar, got 1.")
     generator = torch.Generator().manual_seed(seed)
     batches = shuffled_batches(
         workload.calibration, images, min(batch_size, max(1, images // FEWEST_BATCHES)), generator

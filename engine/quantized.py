@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 from engine.layers import Channels, find_layers, fold_batch_norm
 from engine.quantizers import Grid, Quantizer
 from engine.results import BitPlan, FormatError
-from engine.workloads import Workload
+from engine.workloads import Workload, describe_data
 
 PLAN_FILE = "plan.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -64,8 +64,9 @@ def quantize(
         what was done to it.
 
     Raises:
-        ValueError: If the plan names a layer that the network lacks.
+        ValueError: If the plan names a layer that the network lacks, or there is no test image.
     """
+    describe_data(workload.test)  # refuses an empty one
     example = workload.test[0][0].unsqueeze(0)
     model = fold_batch_norm(workload.model, example).eval()
     layers = {layer.name: layer for layer in find_layers(model, example)}
@@ -77,15 +78,24 @@ def quantize(
             )
     quantizer = Quantizer(scheme, weight_granularity, weight_range)
     for name, bits in plan.weight_bits.items():
-        layer = layers[name]
-        owner, _, attribute = layer.parameter.rpartition(".")
-        module = model.get_submodule(owner)
-        rows = layer.channels.rows(getattr(module, attribute).detach())
-        grid = quantizer.fit(rows, bits)
-        wrapped = QuantizedWeight(grid, bits, layer.channels)
-        parametrize.register_parametrization(module, attribute, wrapped)
+        channels = layers[name].channels
+        weight = model.get_parameter(layers[name].parameter)
+        grid = quantizer.fit(channels.rows(weight), bits)
+        for module, attribute in _owners(model, weight):
+            wrapped = QuantizedWeight(grid, bits, channels)
+            parametrize.register_parametrization(module, attribute, wrapped)
     model.plan, model.quantizer = plan, quantizer  # type: ignore[assignment]
     return model
+
+
+def _owners(model: nn.Module, weight: nn.Parameter) -> list[tuple[nn.Module, str]]:
+    """Modules that hold a weight, and under which name: more than one where they share it."""
+    return [
+        (module, attribute)
+        for module in model.modules()
+        for attribute, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
+        if parameter is weight
+    ]
 
 
 def save_quantized(model: nn.Module, folder: str | Path) -> None:
@@ -98,7 +108,7 @@ def save_quantized(model: nn.Module, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     plan.save(folder / PLAN_FILE)
-    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    state = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
     save_file(state, folder / WEIGHTS_FILE, {"quantizer": json.dumps(quantizer.to_json())})
 
 

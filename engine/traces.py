@@ -134,6 +134,11 @@ def average_traces(
             if max_seconds is not None and time.perf_counter() - started > max_seconds:
                 stopped = "time"
                 break
+    if callable(loss) and not np.any(rows):
+        raise ValueError(
+            "loss must have curvature in the outputs, got one that is linear in them: use a smooth "
+            "one (smooth L1 for L1)."
+        )
     return Traces(
         weights={
             layer.name: TraceEstimate(float(mean), float(sem), len(sizes), is_exact)
@@ -176,26 +181,25 @@ def weighted_mean(
     return mean, np.sqrt(count / (count - 1) * spread)
 
 
-def output_cotangent(outputs: Tensor, loss: str, generator: Generator) -> Tensor:
-    """Draw c = S^½ u for each image, so that E[c cᵀ] = S, the Hessian of its loss in the outputs.
+def curvature_root(outputs: Tensor, loss: str, u: Tensor) -> Tensor:
+    """Multiply by S^½, any root with S^½ S^½ᵀ = S, the Hessian of each image's loss in its outputs.
 
-    Cross-entropy: S = diag(p) − p pᵀ, c = √p ∘ u − p (√p · u). Mean squared error over K outputs:
-    S = 2 / K · I. Where a loss averages over positions (outputs [N, K, ...]), so does S.
+    Cross-entropy: S = diag(p) − p pᵀ, S^½ u = √p ∘ u − p (√p · u). Mean squared error over K
+    outputs: S = 2 / K · I. Where a loss averages over positions (outputs [N, K, ...]), so does S.
+    With u Rademacher, c = S^½ u has E[c cᵀ] = S.
 
     Args:
         outputs: [N, K] logits or [N, K, positions ...]; for "mse" any [N, ...].
         loss: "cross_entropy" or "mse".
-        generator: Source of the probe u, on the CPU.
+        u: Shaped like the outputs.
     """
-    u = _rademacher(outputs, generator)
     count = outputs[0].numel()
     if loss == "mse":
         return u * (2 / count) ** 0.5
     p = outputs.softmax(1)
     root = p.sqrt()
     positions = count // outputs.shape[1]
-    c = root * u - p * (root * u).sum(1, keepdim=True)
-    return c / positions**0.5
+    return (root * u - p * (root * u).sum(1, keepdim=True)) / positions**0.5
 
 
 @dataclass(frozen=True)
@@ -227,11 +231,11 @@ def _probe(
         squares = _hessian_probe(value, weights, estimator == "hutchinson_shared", generator)
         return _Probe(squares, [True] * len(weights))
     exact = linear_weights(outputs, weights)
+    u = _rademacher(outputs, generator)
     if isinstance(loss, str):
-        c = output_cotangent(outputs.detach(), loss, generator)
+        c = curvature_root(outputs.detach(), loss, u)
         gradients = _gradients(outputs, weights, c)
         return _Probe([g.square() / len(images) for g in gradients], exact)
-    u = _rademacher(outputs, generator)
     curved = _loss_curvature(outputs, targets, loss, u)
     left = _gradients(outputs, weights, u, retain=True)
     right = _gradients(outputs, weights, curved)
@@ -248,7 +252,7 @@ def _mean_loss(outputs: Tensor, targets: Tensor, loss: Loss, index: int) -> Tens
     value = loss_function(loss)(outputs, targets)
     if not torch.isfinite(value):
         raise ValueError(
-            f"loss of mini-batch {index} must be finite, got {float(value)}: "
+            f"loss of mini-batch {index} must be finite, got {value.item()}: "
             "look for NaN in the images or a diverged network."
         )
     return value
@@ -291,10 +295,7 @@ def _loss_curvature(
     with torch.enable_grad():
         (slope,) = torch.autograd.grad(loss(leaf, targets), leaf, create_graph=True)
         if not slope.requires_grad:
-            raise ValueError(
-                "loss must have curvature in the outputs, got one that is linear in them: use a "
-                "smooth loss (smooth L1 for L1)."
-            )
+            return torch.zeros_like(leaf)
         (curved,) = torch.autograd.grad(slope, leaf, u)
     return curved
 
