@@ -420,7 +420,7 @@ def network_names(options: Mapping[str, Any]) -> dict[str, str]:
 def accuracy_table(
     analysis: Analysis, options: Mapping[str, Any], found: Mapping[str, Evaluation]
 ) -> pd.DataFrame:
-    """One row a network: size, Ω, what was measured, and how the loss rose against ½Ω."""
+    """One row a network: its size, what was measured, and how the loss rose against ½Ω."""
     names = network_names(options)
     rows = []
     for name, evaluation in found.items():
@@ -434,11 +434,11 @@ def accuracy_table(
             {
                 "network": names[name].partition(",")[0],
                 "size (KiB)": plan["size_bytes"] / KIB,
-                evaluation.metric: evaluation.value,
-                "95 % from": low,
-                "95 % to": high,
+                f"{evaluation.metric} (%)": 100 * evaluation.value,
+                "95 % from": 100 * low,
+                "to": 100 * high,
                 "loss": evaluation.loss,
-                "loss above float32": rise,
+                "loss rise": rise,
                 "½Ω": plan["omega"] / 2,
             }
         )
@@ -450,11 +450,11 @@ def verdict(found: Mapping[str, Evaluation], options: Mapping[str, Any]) -> str:
     names = network_names(options)
     plan = found["plan"]
     lost = 100 * (found["float"].value - plan.value)
-    says = f"The plan keeps {plan.value:.2%}, {abs(lost):.2f} points {_than(lost)} float32"
+    says = f"The plan keeps {plan.value:.1%}, {abs(lost):.1f} points {_than(lost)} float32"
     if "uniform" in found:
         ahead = 100 * (plan.value - found["uniform"].value)
         rival = names["uniform"].partition(",")[0]
-        says += f" and {abs(ahead):.2f} points {'above' if ahead >= 0 else 'below'} {rival}"
+        says += f" and {abs(ahead):.1f} points {'above' if ahead >= 0 else 'below'} {rival}"
         if _overlap(plan.interval, found["uniform"].interval):
             says += " (their 95 % intervals overlap: more test images would tell)"
     return says + "."

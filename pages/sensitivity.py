@@ -7,14 +7,14 @@ from hawq_viz.components.analyze import analyze_form, analyze_run
 from hawq_viz.components.chart import chart
 from hawq_viz.figures import sensitivity
 
-title, again = st.columns([4, 1], vertical_alignment="bottom")
-title.subheader("Sensitivity: what rounding each layer costs")
-with again.popover("Analyse again", icon=":material/search:", width="stretch"):
+st.subheader("Sensitivity: what rounding each layer costs")
+says, again = st.columns([4, 1], vertical_alignment="center")
+with again:
     analyze_form()
 analyze_run()
 
 analysis = state.require_study().analysis
-st.markdown(viewmodels.exactness(analysis))
+says.markdown(viewmodels.exactness(analysis))
 chart(
     sensitivity.traces(analysis),
     key="traces",

@@ -168,7 +168,8 @@ def test_accuracies_stand_with_their_intervals():
         assert (trace.x[0], trace.y[0]) == (evaluation.value, position)
         assert trace.x[0] + trace.error_x.array[0] == pytest.approx(evaluation.interval[1])
         assert trace.x[0] - trace.error_x.arrayminus[0] == pytest.approx(evaluation.interval[0])
-        assert f"{evaluation.value:.2%}" in trace.text[0]
+        assert f"{evaluation.value:.1%}" in trace.text[0]
+        assert f"{evaluation.value:.2%}" in trace.hovertext[0]
 
 
 @pytest.mark.parametrize(("lowest", "start"), [(0.9, 0.8), (0.7, 0.5), (0.1, -0.02), (0.0, -0.02)])

@@ -205,11 +205,11 @@ def test_the_verdict_compares_and_owns_up_to_overlap():
     clear = measured(0.83, 0.58)
     says = viewmodels.verdict(viewmodels.evaluations(clear), clear.options)
     assert says == (
-        "The plan keeps 83.00%, 9.00 points below float32 and 25.00 points above uniform 4 bits."
+        "The plan keeps 83.0%, 9.0 points below float32 and 25.0 points above uniform 4 bits."
     )
     close = measured(0.925, 0.93)
     says = viewmodels.verdict(viewmodels.evaluations(close), close.options)
-    assert says.startswith("The plan keeps 92.50%, 0.50 points above float32 and 0.50 points below")
+    assert says.startswith("The plan keeps 92.5%, 0.5 points above float32 and 0.5 points below")
     assert "intervals overlap" in says
 
 
@@ -217,7 +217,7 @@ def test_measured_networks_in_a_table():
     run = measured(0.83, 0.58)
     table = viewmodels.accuracy_table(ANALYSIS, run.options, viewmodels.evaluations(run))
     assert list(table["network"]) == ["float32", "HAWQ-V2", "uniform 4 bits"]
-    assert list(table["loss above float32"]) == pytest.approx([0, 0.09, 0.34])
+    assert list(table["loss rise"]) == pytest.approx([0, 0.09, 0.34])
     assert table["½Ω"][1] == pytest.approx(STUDY.plan(None).omega / 2)
     assert table["size (KiB)"][0] == pytest.approx(4 * ANALYSIS.parameters / 1024)
 

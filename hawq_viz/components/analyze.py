@@ -7,12 +7,22 @@ from engine.results import BIT_WIDTHS
 from hawq_viz import state, viewmodels
 from hawq_viz.components.runs import watch
 
+FORM = "analyze_form"
 DATA = {"sample": "the sample that comes along", "full": "all of it (fetched once)"}
 
 
 def analyze_form() -> None:
-    """Ask on what to analyze, to what error, and start."""
-    with st.form("analyze", border=False):
+    """A button that opens a form: on what to analyze, to what error."""
+    with (
+        st.popover(
+            "Analyse again",
+            icon=":material/search:",
+            width="stretch",
+            key=FORM,
+            on_change="rerun",  # so that it can be closed
+        ),
+        st.form("analyze", border=False),
+    ):
         st.radio("Images", list(DATA), format_func=DATA.get, key="analyze_data")
         st.pills(
             "Bit widths",
@@ -35,6 +45,7 @@ def analyze_form() -> None:
 
 def _launch() -> None:
     chosen = st.session_state
+    chosen[FORM] = False
     try:
         run_id = jobs.launch(
             "analyze",

@@ -37,7 +37,7 @@ function listen(element, Plotly) {
     if (detail.element === element || detail.element.group !== element.group) return;
     const shapes = detail.at === null ? [] : [{
       type: 'rect', yref: 'paper', x0: detail.at - 0.5, x1: detail.at + 0.5, y0: 0, y1: 1,
-      line: { width: 0 }, fillcolor: 'rgba(128,128,128,0.25)', layer: 'below' }];
+      line: { width: 0 }, fillcolor: 'rgba(128,128,128,0.3)' }];
     Plotly.relayout(element, { shapes });
   };
   bus.addEventListener('hover', element.follow);

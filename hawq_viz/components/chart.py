@@ -9,13 +9,18 @@ import plotly
 import plotly.graph_objects as go
 import streamlit as st
 
-from hawq_viz.figures.theme import GRID, INK, PAPER
+from hawq_viz.figures.theme import BLUE, GRID, INK, PAPER
 
 HERE = Path(__file__).parent
 SCRIPT = "plotly.min.js"
 BUNDLED = Path(plotly.__file__).parent / "package_data" / SCRIPT
 SERVED = HERE.parent / "static" / SCRIPT
-STAND_INS = {INK: "--st-text-color", PAPER: "--st-background-color", GRID: "--st-border-color"}
+STAND_INS = {
+    INK: "--st-text-color",
+    PAPER: "--st-background-color",
+    GRID: "--st-border-color",
+    BLUE: "--st-primary-color",  # the same on white, lighter on black
+}
 
 _mount = st.components.v2.component(
     "hawq_viz_chart",
@@ -75,7 +80,19 @@ def chart(
         st.caption(how_to_read)
     if table is not None:
         with st.expander("The numbers as a table"):
-            st.dataframe(table, hide_index=True, width="stretch")
+            numbers(table)
+
+
+def numbers(table: pd.DataFrame) -> None:
+    """Show a table; its numbers with four digits, however small."""
+    columns = table.select_dtypes("floating").columns
+    four_digits = st.column_config.NumberColumn(format="%.4g")
+    st.dataframe(
+        table,
+        hide_index=True,
+        width="stretch",
+        column_config=dict.fromkeys(columns, four_digits),
+    )
 
 
 def clicked(key: str) -> float:

@@ -6,7 +6,7 @@ from engine import jobs
 from engine.analysis import Analysis
 from engine.results import BitPlan
 from hawq_viz import state, viewmodels
-from hawq_viz.components.chart import chart
+from hawq_viz.components.chart import chart, numbers
 from hawq_viz.components.runs import watch
 from hawq_viz.figures import frontier, quantize
 
@@ -55,7 +55,7 @@ def quantize_runs(analysis: Analysis, plan: BitPlan) -> None:
             frontier.plan_bits(analysis, plan),
             key="quantized_bits",
             alt=viewmodels.plan_alt(plan),
-            how_to_read="The plan beside it: bits of each layer, from input (top) to output.",
+            how_to_read="Bits of each layer, from the input (top) to the output.",
             table=viewmodels.plan_table(analysis, plan),
         )
 
@@ -96,6 +96,4 @@ def _results(analysis: Analysis, run: jobs.RunView) -> None:
             "the smallest that is not smaller than the plan."
         ),
     )
-    st.dataframe(
-        viewmodels.accuracy_table(analysis, run.options, found), hide_index=True, width="stretch"
-    )
+    numbers(viewmodels.accuracy_table(analysis, run.options, found))

@@ -20,18 +20,20 @@ def watch(run_id: str, show: Callable[[jobs.RunView], None], *, again: str) -> N
     """
     live = jobs.view(run_id).state not in jobs.FINAL
 
-    @st.fragment(run_every=SECONDS_A_TICK if live else None)
     def panel() -> None:
         run = jobs.view(run_id)
         if run.state not in jobs.FINAL:
             st.progress(viewmodels.share_done(run), text=viewmodels.progress_text(run))
         elif live:
-            st.rerun()  # once: the page without the clock
+            st.rerun()  # once: the rest of the page learns of it, and the clock stops
         elif run.state != "finished":
             failure(run, again)
         show(run)
 
-    panel()
+    if live:
+        st.fragment(panel, run_every=SECONDS_A_TICK)()
+    else:  # no fragment: what is pressed in it concerns the whole page
+        panel()
 
 
 def failure(run: jobs.RunView, again: str) -> None:

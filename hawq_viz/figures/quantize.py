@@ -61,7 +61,7 @@ def accuracies(results: Mapping[str, Evaluation], names: Mapping[str, str] = NAM
                 "width": 8,
             },
             mode="markers+text",
-            text=[f"<b>{found.value:.2%}</b>"],
+            text=[f"<b>{found.value:.1%}</b>"],
             textposition="top center",
             textfont={"size": 15, "color": INK},
             marker={

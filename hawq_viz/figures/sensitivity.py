@@ -65,7 +65,7 @@ def traces(analysis: Analysis) -> go.Figure:
             showlegend=True,
             marker={
                 "symbol": symbol,
-                "size": 10,
+                "size": 8,
                 "color": colour,
                 "line": {"color": colour if "open" in symbol else PAPER, "width": 1.5},
             },

@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-# Three stand-ins: as they are on white, exchanged for the page's own colours by the dashboard.
+# As they are on white; the dashboard exchanges these, and BLUE, for the page's own colours.
 INK = "#1f2431"
 PAPER = "#ffffff"
 GRID = "#dfe3e9"
