@@ -8,20 +8,17 @@ scale per output channel from its largest weight).
 """
 
 import json
-import os
-import platform
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-import scipy
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
+from setting import print_setting, verdict
 from torchvision.models import resnet50
 
 from engine.frontier import Frontier, greedy_path, monotone_frontier, pareto_frontier
@@ -30,16 +27,6 @@ BITS = np.arange(2, 9)
 REPEATS = 9
 BUDGETS = (2.5, 3, 4, 5, 6)  # average bits
 FIGURE_2 = Path(__file__).parents[1] / "tests/published/hawq_v2_fig2_traces.json"
-
-
-def machine() -> str:
-    """Processor and cores."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        name = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), name)
-    return f"{name}, {os.cpu_count()} cores, {platform.system()}"
 
 
 def problem() -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -86,18 +73,13 @@ def seconds(call: Callable[[], object], repeats: int = REPEATS) -> float:
     return median(times)
 
 
-def verdict(met: bool) -> str:
-    """In a word."""
-    return "met" if met else "MISSED"
-
-
 def main() -> None:
     """Print the table."""
-    print("benchmarks/frontier.py: ResNet50, 54 layers, 2 to 8 bits")
-    print(
-        f"{machine()}; {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; Python {platform.python_version()}"
+    print_setting(
+        f"Frontier of ResNet50, 54 layers, 2 to 8 bits; HiGHS in SciPy; medians of {REPEATS} runs",
+        "numpy",
+        "scipy",
     )
-    print(f"NumPy {np.__version__}, SciPy {scipy.__version__} (HiGHS); median of {REPEATS} runs\n")
     costs, omegas, traces = problem()
 
     def whole() -> Frontier:
