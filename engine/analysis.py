@@ -68,7 +68,7 @@ class Analysis:
     loss: str
     estimator: str  # gauss_newton, hutchinson or hutchinson_shared
     granularity: str  # of Ω: layer, or channel (Σ over output channels)
-    quantizer: dict[str, str]  # scheme, granularity, range
+    quantizer: dict[str, str]  # as arguments of `quantize`, which every plan hands on
     relative_sem: float  # the target asked for
     images: int  # each used once
     stopped_because: str  # target, images or time
@@ -211,6 +211,7 @@ class Analysis:
             size_bytes=sum(x.parameters * weight_bits[x.name] for x in self.layers) / 8,
             omega=sum(layer.omega[weight_bits[layer.name]] for layer in self.layers),
             made_by=dict(made_by or {}),
+            quantizer=dict(self.quantizer),
         )
 
     def uniform(self, bits: int) -> BitPlan:

@@ -145,7 +145,11 @@ def analyze(
         loss=workload.loss if isinstance(workload.loss, str) else repr(workload.loss),
         estimator=estimator,
         granularity=granularity,
-        quantizer=quantizer.to_json(),
+        quantizer={
+            "scheme": scheme,
+            "weight_granularity": weight_granularity,
+            "weight_range": weight_range,
+        },
         relative_sem=relative_sem,
         images=traces.images,
         stopped_because=traces.stopped_because,

@@ -1,9 +1,8 @@
 """A new network from a network and a plan: every planned weight on its grid, the original kept."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -46,27 +45,34 @@ def quantize(
     workload: Workload,
     plan: BitPlan,
     *,
-    scheme: str = "symmetric",
-    weight_granularity: str = "channel",
-    weight_range: str = "mse",
+    scheme: str | None = None,
+    weight_granularity: str | None = None,
+    weight_range: str | None = None,
 ) -> nn.Module:
     """Quantize a workload's network after training, with no data.
 
     Args:
         workload: Its model is not changed.
-        plan: Bits of its layers; layers the plan does not name stay float.
-        scheme: Of the weight quantizer, see `quantizers.Quantizer`.
-        weight_granularity: Of the weight quantizer.
-        weight_range: Of the weight quantizer.
+        plan: Bits of its layers, and the quantizer they were chosen for; layers the plan does not
+            name stay float.
+        scheme: Of the weight quantizer (see `quantizers.Quantizer`), if not the plan's.
+        weight_granularity: Likewise.
+        weight_range: Likewise.
 
     Returns:
-        A new network in eval mode, batch norms folded; its attributes `plan` and `quantizer` say
-        what was done to it.
+        A new network in eval mode, batch norms folded; its attribute `plan` says what was done.
 
     Raises:
-        ValueError: If the plan names a layer that the network lacks, or there is no test image.
+        ValueError: If the plan names a layer that the network lacks, or a quantizer is unknown.
     """
-    describe_data(workload.test)  # refuses an empty one
+    defaults = Quantizer()
+    settings = {
+        "scheme": scheme or plan.quantizer.get("scheme", defaults.scheme),
+        "weight_granularity": weight_granularity
+        or plan.quantizer.get("weight_granularity", defaults.granularity),
+        "weight_range": weight_range or plan.quantizer.get("weight_range", defaults.range),
+    }
+    quantizer = Quantizer(*settings.values())
     example = workload.test[0][0].unsqueeze(0)
     model = fold_batch_norm(workload.model, example).eval()
     layers = {layer.name: layer for layer in find_layers(model, example)}
@@ -76,7 +82,6 @@ def quantize(
                 f"plan must be of {workload.name!r}, but its layer {name!r} is not there: "
                 f"the network's layers are {', '.join(layers)}."
             )
-    quantizer = Quantizer(scheme, weight_granularity, weight_range)
     for name, bits in plan.weight_bits.items():
         channels = layers[name].channels
         weight = model.get_parameter(layers[name].parameter)
@@ -84,7 +89,7 @@ def quantize(
         for module, attribute in _owners(model, weight):
             wrapped = QuantizedWeight(grid, bits, channels)
             parametrize.register_parametrization(module, attribute, wrapped)
-    model.plan, model.quantizer = plan, quantizer  # type: ignore[assignment]
+    model.plan = replace(plan, quantizer=settings)  # type: ignore[assignment]
     return model
 
 
@@ -100,8 +105,8 @@ def _owners(model: nn.Module, weight: nn.Parameter) -> list[tuple[nn.Module, str
 
 def save_quantized(model: nn.Module, folder: str | Path) -> None:
     """Write a quantized network's plan and state (weights, scales, zero points) into a folder."""
-    plan, quantizer = getattr(model, "plan", None), getattr(model, "quantizer", None)
-    if not isinstance(plan, BitPlan) or not isinstance(quantizer, Quantizer):
+    plan = getattr(model, "plan", None)
+    if not isinstance(plan, BitPlan):
         raise ValueError(
             f"model must be one that quantize returned, got {type(model).__name__} without a plan."
         )
@@ -109,7 +114,7 @@ def save_quantized(model: nn.Module, folder: str | Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     plan.save(folder / PLAN_FILE)
     state = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
-    save_file(state, folder / WEIGHTS_FILE, {"quantizer": json.dumps(quantizer.to_json())})
+    save_file(state, folder / WEIGHTS_FILE)
 
 
 def load_quantized(workload: Workload, folder: str | Path) -> nn.Module:
@@ -118,17 +123,9 @@ def load_quantized(workload: Workload, folder: str | Path) -> nn.Module:
     Raises:
         FormatError: If a file is missing, damaged or of another network.
     """
-    plan, file = BitPlan.load(Path(folder) / PLAN_FILE), Path(folder) / WEIGHTS_FILE
+    model = quantize(workload, BitPlan.load(Path(folder) / PLAN_FILE))
+    file = Path(folder) / WEIGHTS_FILE
     try:
-        with safe_open(file, framework="pt") as header:
-            settings = json.loads(header.metadata()["quantizer"])
-        model = quantize(
-            workload,
-            plan,
-            scheme=settings["scheme"],
-            weight_granularity=settings["granularity"],
-            weight_range=settings["range"],
-        )
         model.load_state_dict(load_file(file))
     except Exception as error:
         reason = " ".join(str(error).split())[:200]

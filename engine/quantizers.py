@@ -6,7 +6,7 @@ one symmetric bit means ±s, which is the same grid with zero point −½. Asymm
 for Efficient Integer-Arithmetic-Only Inference", 2018.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -41,10 +41,6 @@ class Quantizer:
                 raise ValueError(
                     f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}."
                 )
-
-    def to_json(self) -> dict[str, str]:
-        """Plain fields for a JSON file."""
-        return asdict(self)
 
     def fit(self, rows: Tensor, bits: int) -> "Grid":
         """Fit a grid to each row.

@@ -181,6 +181,9 @@ class BitPlan:
     omega: float  # Σ Ω over the layers; ½ of it predicts the loss increase
     made_by: dict[str, Any] = field(default_factory=dict)  # cost, budget, locks …: makes it again
     activation_bits: dict[str, int] = field(default_factory=dict)  # none: activations stay float
+    quantizer: dict[str, str] = field(
+        default_factory=dict
+    )  # arguments of `quantize`, if not its own
 
     def __post_init__(self) -> None:
         for layer, bits in self.weight_bits.items():

@@ -122,8 +122,7 @@ def frontier(arguments: argparse.Namespace) -> None:
         )
         return
     plan = found.within(budget_bytes(arguments.budget, analysis.parameters))
-    made_by = {"command": arguments.command, "quantizer": _quantizer_of(analysis)}
-    plan = replace(plan, made_by={**plan.made_by, **made_by})
+    plan = replace(plan, made_by={**plan.made_by, "command": arguments.command})
     if arguments.out is not None:
         _check_out(arguments.out)
         plan.save(arguments.out)
@@ -146,7 +145,7 @@ def quantize(arguments: argparse.Namespace) -> None:
     from engine.jobs.work import measure_plan
 
     plan = BitPlan.load(arguments.plan)
-    quantizer = {**plan.made_by.get("quantizer", {}), **_given(arguments, QUANTIZER_OPTIONS)}
+    plan = replace(plan, quantizer=plan.quantizer | _given(arguments, QUANTIZER_OPTIONS))
     workload = _load(arguments)
     measured: dict[str, Evaluation] = {}
     with _Bar() as bar:
@@ -155,7 +154,6 @@ def quantize(arguments: argparse.Namespace) -> None:
             plan,
             folder=arguments.out,
             uniform=_rival(arguments, plan),
-            quantizer=quantizer,
             max_images=arguments.max_images,
             progress=bar,
         ):
@@ -253,20 +251,14 @@ def _rival(arguments: argparse.Namespace, plan: BitPlan) -> BitPlan | None:
         if plan.workload not in workload_names() or not stored_analysis(plan.workload).exists():
             return None
         path = stored_analysis(plan.workload)
-    return summarize(Analysis.load(path), plan).rival
+    rival = summarize(Analysis.load(path), plan).rival
+    return replace(rival, quantizer=plan.quantizer)
 
 
 def _given(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
     """The options that were typed; the engine knows the defaults of the others."""
     found = {name: getattr(arguments, name) for name in names}
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _quantizer_of(analysis: Analysis) -> dict[str, str]:
-    """The quantizer that Ω was found with, as arguments of `quantize`."""
-    found = analysis.quantizer
-    values = (found["scheme"], found["granularity"], found["range"])
-    return dict(zip(QUANTIZER_OPTIONS, values, strict=True))
 
 
 def _plan_lines(plans: Mapping[str, BitPlan]) -> list[str]:

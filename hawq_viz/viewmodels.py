@@ -288,18 +288,12 @@ def plan_file(plan: BitPlan) -> bytes:
         return path.read_bytes()
 
 
-def quantize_options(analysis: Analysis, summary: Summary, data: str) -> dict[str, Any]:
-    """What a quantize run is told: the plan, its uniform rival, the images, and the quantizer.
-
-    Ω was found with the analysis' quantizer, so the network is rounded with the same.
-    """
+def quantize_options(summary: Summary, data: str) -> dict[str, Any]:
+    """What a quantize run is told: the plan, its uniform rival and the images."""
     return {
         "plan": asdict(summary.plan),
         "uniform": asdict(summary.rival),
         "data": data,
-        "scheme": analysis.quantizer["scheme"],
-        "weight_granularity": analysis.quantizer["granularity"],
-        "weight_range": analysis.quantizer["range"],
     }
 
 

@@ -39,7 +39,7 @@ def made_up_analysis(workload: str = "resnet20-cifar10", layers: tuple = LAYERS)
         loss="cross_entropy",
         estimator="gauss_newton",
         granularity="layer",
-        quantizer={"scheme": "symmetric", "granularity": "channel", "range": "mse"},
+        quantizer={"scheme": "symmetric", "weight_granularity": "channel", "weight_range": "mse"},
         relative_sem=0.1,
         images=BATCHES * 32,
         stopped_because="images",

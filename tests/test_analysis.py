@@ -45,7 +45,7 @@ def make_analysis(**changes):
         loss="cross_entropy",
         estimator="gauss_newton",
         granularity="layer",
-        quantizer={"scheme": "symmetric", "granularity": "channel", "range": "mse"},
+        quantizer={"scheme": "symmetric", "weight_granularity": "channel", "weight_range": "mse"},
         relative_sem=0.1,
         images=64,
         stopped_because="images",

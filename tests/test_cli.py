@@ -53,7 +53,7 @@ def analysis(tmp_path) -> Path:
         loss="cross_entropy",
         estimator="gauss_newton",
         granularity="layer",
-        quantizer={"scheme": "symmetric", "granularity": "channel", "range": "mse"},
+        quantizer={"scheme": "symmetric", "weight_granularity": "channel", "weight_range": "mse"},
         relative_sem=0.1,
         images=64,
         stopped_because="images",
@@ -198,7 +198,8 @@ def test_from_a_network_of_the_users_own_to_its_accuracy(capsys, tiny, tmp_path)
     measured = {name: Evaluation.from_json(found[name]) for name in ("float", "plan", "uniform")}
     assert all(evaluation.samples == 64 for evaluation in measured.values())
     for name in ("plan", "uniform"):
-        assert "--scheme asymmetric" in measured[name].provenance.command  # as it was analyzed
+        saved = BitPlan.load(folder / f"{name}.json")
+        assert saved.quantizer["scheme"] == "asymmetric"  # as it was analyzed
     again = shlex.split(measured["uniform"].provenance.command)[1:]
     assert one_json_line(run(capsys, *again, "--json")[1])["plan"]["value"] == (
         measured["uniform"].value

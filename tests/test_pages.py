@@ -68,7 +68,7 @@ def write_run(kind: str, options: dict, *events: tuple[str, dict], log: str = ""
 
 
 def quantize_run(*events: tuple[str, dict], **fields):
-    options = viewmodels.quantize_options(STUDY.analysis, SUMMARY, "sample")
+    options = viewmodels.quantize_options(SUMMARY, "sample")
     return write_run("quantize", options, ("started", {}), *events, **fields)
 
 

@@ -90,6 +90,7 @@ def test_plan_file(tmp_path):
         "omega": 0.25,
         "made_by": {"cost": "size"},
         "activation_bits": {},
+        "quantizer": {},
     }
 
 

@@ -26,9 +26,7 @@ def run_view(**fields) -> RunView:
         "folder": Path("nowhere"),
         "kind": "quantize",
         "workload": ANALYSIS.workload,
-        "options": viewmodels.quantize_options(
-            ANALYSIS, summarize(ANALYSIS, STUDY.plan(None)), "sample"
-        ),
+        "options": viewmodels.quantize_options(summarize(ANALYSIS, STUDY.plan(None)), "sample"),
         "created": "2026-01-01T00:00:00+00:00",
         "state": "finished",
         "done": 30,
@@ -142,15 +140,12 @@ def test_tables_have_a_row_a_layer_and_the_plans_sizes_add_up():
     assert len(viewmodels.frontier_table(STUDY)) <= viewmodels.TABLE_ROWS
 
 
-def test_a_quantize_run_is_told_the_quantizer_of_the_analysis():
-    options = run_view().options
-    assert json.loads(json.dumps(options))["plan"]["weight_bits"] == STUDY.plan(None).weight_bits
-    assert (options["scheme"], options["weight_granularity"], options["weight_range"]) == (
-        "symmetric",
-        "channel",
-        "mse",
-    )
+def test_a_quantize_run_is_told_the_plans_with_the_quantizer_of_the_analysis():
+    options = json.loads(json.dumps(run_view().options))
+    assert options["plan"]["weight_bits"] == STUDY.plan(None).weight_bits
     assert set(options["uniform"]["weight_bits"].values()) == {4}
+    for name in ("plan", "uniform"):
+        assert options[name]["quantizer"] == STUDY.analysis.quantizer
 
 
 def test_an_analyze_run_is_told_shares_not_per_cent():

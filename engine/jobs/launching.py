@@ -24,7 +24,7 @@ OPTIONS = {
         "granularity",
         *QUANTIZER_OPTIONS,
     ),
-    "quantize": ("data", "plan", "uniform", *QUANTIZER_OPTIONS),
+    "quantize": ("data", "plan", "uniform"),
 }
 
 
@@ -42,7 +42,7 @@ def launch(
         workload: A name that `load_workload` knows.
         options: Arguments of the work. For analyze: "data" and those of
             `engine.perturbation.analyze`. For quantize: "data", "plan" and, to compare with,
-            "uniform" (fields of a `BitPlan` or None), and the quantizer's.
+            "uniform" (fields of a `BitPlan` or None).
         workload_file: FILE.py:FUNCTION that makes the workload, in place of a known name. The file
             is run: never take it from a page, an upload or a result.
 

@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,6 @@ def measure_plan(
     *,
     folder: Path,
     uniform: BitPlan | None = None,
-    quantizer: Mapping[str, str] | None = None,
     max_images: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[tuple[str, Evaluation]]:
@@ -35,7 +34,6 @@ def measure_plan(
         plan: Bits of every layer.
         folder: Where the quantized network is saved.
         uniform: Another plan to measure, for comparison; only the plan itself is saved.
-        quantizer: scheme, weight_granularity and weight_range, where not the default ones.
         max_images: Test images, all if not given.
         progress: Told the images measured, over all networks.
 
@@ -45,17 +43,17 @@ def measure_plan(
     from engine.evaluation import evaluate
     from engine.quantized import quantize, save_quantized
 
-    rounded = quantize(workload, plan, **(quantizer or {}))
+    rounded = quantize(workload, plan)
     save_quantized(rounded, folder)
     models = {"float": workload.model, "plan": rounded}
     given: dict[str, Any] = {} if max_images is None else {"max_images": max_images}
-    again = partial(workload.command, "quantize", **(quantizer or {}), **given)
+    again = partial(workload.command, "quantize", **given)
     commands = {
         "float": workload.command("evaluate", **given),
         "plan": again(plan=folder / "plan.json", out=folder),
     }
     if uniform is not None:
-        models["uniform"] = quantize(workload, uniform, **(quantizer or {}))
+        models["uniform"] = quantize(workload, uniform)
         uniform.save(folder / "uniform.json")
         commands["uniform"] = again(plan=folder / "uniform.json", out=folder / "uniform")
     for stage, (name, model) in enumerate(models.items()):
@@ -129,7 +127,6 @@ def _quantize(
         plan,
         folder=folder / "quantized",
         uniform=BitPlan(**uniform) if uniform else None,
-        quantizer=options,
         progress=events.progress,
     )
     for name, evaluation in measured:

@@ -31,7 +31,7 @@ def quantize_button(analysis: Analysis, summary: viewmodels.Summary) -> None:
 
 
 def _launch(analysis: Analysis, summary: viewmodels.Summary) -> None:
-    options = viewmodels.quantize_options(analysis, summary, st.session_state["quantize_data"])
+    options = viewmodels.quantize_options(summary, st.session_state["quantize_data"])
     try:
         run_id = jobs.launch("quantize", summary.plan.workload, options)
     except ValueError as error:
