@@ -134,12 +134,12 @@ class Summary:
     @property
     def omega(self) -> str:
         """Ω for people."""
-        return f"{self.plan.omega:.3g}"
+        return short(self.plan.omega, 3)
 
     @property
     def loss_increase(self) -> str:
         """What ½Ω predicts."""
-        return f"{self.plan.omega / 2:.2g}"
+        return short(self.plan.omega / 2, 2)
 
     @property
     def omega_ratio(self) -> float:
@@ -173,6 +173,12 @@ def summarize(analysis: Analysis, plan: BitPlan) -> Summary:
     return Summary(plan, rival, bits, analysis.parameters * FLOAT_BITS / 8)
 
 
+def short(value: float, digits: int) -> str:
+    """A value with so many digits; a power of ten only where it is tiny or huge."""
+    whole = 10**digits <= abs(value) < 1e6
+    return f"{value:,.0f}" if whole else f"{value:.{digits}g}"
+
+
 def size_text(size_bytes: float) -> str:
     """Bytes in KiB, or in MiB from one on."""
     return f"{size_bytes / MIB:,.2f} MiB" if size_bytes >= MIB else f"{size_bytes / KIB:,.1f} KiB"
@@ -188,8 +194,8 @@ def exactness(analysis: Analysis) -> str:
         )
     which = "every layer" if len(inexact) == len(analysis.layers) else f"{len(inexact)} layers"
     return (
-        f"Not exact for {which} of this network (the first: {inexact[0]}): there the number is the "
-        "trace of the Gauss-Newton matrix, not of the Hessian."
+        f"Not exact for {which} of this network (the first: `{inexact[0]}`): there the number is "
+        "the trace of the Gauss-Newton matrix, not of the Hessian."
     )
 
 

@@ -11,5 +11,5 @@ summary = viewmodels.summarize(study.analysis, study.plan(state.current().size))
 
 st.subheader("Quantize: what the picked plan keeps")
 metrics(summary)
-quantize_button(study.analysis, summary)
+quantize_button(summary)
 quantize_runs(study.analysis, summary.plan)

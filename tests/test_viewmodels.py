@@ -112,7 +112,7 @@ def test_the_plan_file_opens_again(tmp_path):
 
 
 def test_exactness_names_what_is_not():
-    assert "Not exact for 1 layers of this network (the first: layer2.0.conv1)" in (
+    assert "Not exact for 1 layers of this network (the first: `layer2.0.conv1`)" in (
         viewmodels.exactness(ANALYSIS)
     )
     exact = replace(ANALYSIS, layers=ANALYSIS.layers[:3])
@@ -215,6 +215,13 @@ def test_measured_networks_in_a_table():
     assert list(table["loss rise"]) == pytest.approx([0, 0.09, 0.34])
     assert table["½Ω"][1] == pytest.approx(STUDY.plan(None).omega / 2)
     assert table["size (KiB)"][0] == pytest.approx(4 * ANALYSIS.parameters / 1024)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.012345, "0.012"), (170.9, "171"), (12345, "12,345"), (2e7, "2e+07")]
+)
+def test_short_numbers(value, text):
+    assert viewmodels.short(value, 2) == text
 
 
 def test_names_of_runs_say_what_came_out():

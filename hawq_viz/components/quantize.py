@@ -13,7 +13,7 @@ from hawq_viz.figures import frontier, quantize
 DATA = {"sample": "the sample's test images", "full": "all of them (fetched once)"}
 
 
-def quantize_button(analysis: Analysis, summary: viewmodels.Summary) -> None:
+def quantize_button(summary: viewmodels.Summary) -> None:
     """Ask on which images to measure the picked plan, and start."""
     data, another, start = st.columns([5, 3, 3], vertical_alignment="bottom")
     data.radio("Measure on", list(DATA), format_func=DATA.get, key="quantize_data", horizontal=True)
@@ -24,13 +24,13 @@ def quantize_button(analysis: Analysis, summary: viewmodels.Summary) -> None:
         type="primary",
         width="stretch",
         on_click=_launch,
-        args=(analysis, summary),
+        args=(summary,),
     )
     if refused := st.session_state.pop("quantize_refused", None):
         st.error(refused)
 
 
-def _launch(analysis: Analysis, summary: viewmodels.Summary) -> None:
+def _launch(summary: viewmodels.Summary) -> None:
     options = viewmodels.quantize_options(summary, st.session_state["quantize_data"])
     try:
         run_id = jobs.launch("quantize", summary.plan.workload, options)

@@ -28,7 +28,9 @@ def sidebar() -> None:
             "Analysis",
             ["", *runs],
             key="analysis",
-            format_func=lambda run: viewmodels.analysis_name(runs[run]) if run else "as it comes",
+            format_func=lambda run: (
+                viewmodels.analysis_name(runs[run]) if run else "comes with the network"
+            ),
             on_change=lambda: state.change(analysis=st.session_state["analysis"]),
             help="The one that comes with the network, or one you made on the Sensitivity page.",
         )

@@ -19,6 +19,7 @@ from hawq_viz.figures.theme import (
     PAPER,
     VERMILION,
     bits_colour,
+    label,
     layer_axis,
     number,
     themed,
@@ -177,7 +178,12 @@ def plan_bits(analysis: Analysis, plan: BitPlan) -> go.Figure:
     bits = [plan.weight_bits[layer.name] for layer in layers]
     return themed(
         max(400, 19 * len(layers) + 8),
-        margin={"l": 122, "r": 4, "t": 4, "b": 4},
+        margin={
+            "l": 14 + 6 * max(len(label(name)) for name in analysis.names),
+            "r": 4,
+            "t": 4,
+            "b": 4,
+        },
         xaxis={"range": [0, 8.5], "visible": False},
         yaxis=layer_axis(
             analysis.names, range=[len(layers) - 0.5, -0.5], ticks="", ticklabelstandoff=4

@@ -2,12 +2,14 @@
 
 import math
 from html import escape
+from typing import Any
 
 import plotly.graph_objects as go
 
 from engine.analysis import Analysis, LayerSensitivity
 from hawq_viz.figures.theme import BLUE, GRID, INK, ORANGE, PAPER, layer_axis, number, themed
 
+UPRIGHT = 32  # layers from which on names are turned further
 MARGIN = {"l": 84, "r": 104, "t": 36, "b": 118}  # both charts: a layer stands in one column
 
 
@@ -25,7 +27,7 @@ def traces(analysis: Analysis) -> go.Figure:
     figure = themed(
         400,
         margin=MARGIN,
-        xaxis=layer_axis(analysis.names, tickangle=-60, range=[-0.6, len(layers) - 0.4]),
+        xaxis=_columns(analysis),
         yaxis={
             "type": "log",
             "range": [math.log10(bottom) - 0.1, math.log10(max(positive)) + 0.15],
@@ -75,6 +77,17 @@ def traces(analysis: Analysis) -> go.Figure:
     return figure
 
 
+def _columns(analysis: Analysis) -> dict[str, Any]:
+    """The axis of both charts: names aslant, upright where there are many."""
+    upright = len(analysis.layers) > UPRIGHT
+    return layer_axis(
+        analysis.names,
+        tickangle=-90 if upright else -60,
+        tickfont={"size": 11 if upright else 12},
+        range=[-0.6, len(analysis.layers) - 0.4],
+    )
+
+
 def _about_trace(layer: LayerSensitivity) -> str:
     trace = layer.trace
     low, high = trace.interval
@@ -99,7 +112,7 @@ def omega_heatmap(analysis: Analysis) -> go.Figure:
     figure = themed(
         max(250, 34 * len(widths) + MARGIN["b"] + 24),
         margin={**MARGIN, "t": 12},
-        xaxis=layer_axis(analysis.names, tickangle=-60, range=[-0.6, len(layers) - 0.4]),
+        xaxis=_columns(analysis),
         yaxis={
             "title": {"text": "bits of the layer"},
             "tickvals": list(range(len(widths))),

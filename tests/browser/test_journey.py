@@ -19,7 +19,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 SECONDS_TO_START = 120
-SECONDS_TO_DRAW = 60
+SECONDS_TO_DRAW = 120
 SECONDS_TO_MEASURE = 400  # three times a thousand images, on a machine that may be busy
 FLAGS = ["--no-sandbox", "--disable-background-networking"]
 
