@@ -23,6 +23,7 @@ STUDIES = 8  # kept in memory
 UNDOS = 50
 SECONDS_UNSEEN = 1.0  # within which a browser may not have seen our last change of its URL
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,120}")
+BITS = re.compile(r"[1-8]{1,1000}")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class View:
     analysis: str = ""  # run that made it; none: the one that comes with the workload
     size: float | None = None  # bytes the picked plan may have; none: the suggested one
     run: str = ""  # the one watched
+    bits: str = ""  # of an opened plan, a digit a layer; none: the frontier's plan of that size
 
 
 def encode(view: View) -> dict[str, str]:
@@ -50,6 +52,8 @@ def decode(parameters: Mapping[str, str]) -> View:
         for name in ("workload", "analysis", "run")
         if IDENTIFIER.fullmatch(parameters.get(name, ""))
     }
+    if BITS.fullmatch(parameters.get("bits", "")):
+        found["bits"] = parameters["bits"]
     try:
         size = float(parameters["size"])
         if 0 < size < float("inf"):
@@ -78,14 +82,19 @@ def _first_workload() -> str:
 
 
 def change(**chosen: str | float | None) -> None:
-    """Look at something else; another workload or analysis takes nothing of the old one along."""
+    """Look at something else; another workload takes nothing of the old one along.
+
+    A size that is picked takes the place of a plan that was opened.
+    """
     before = current()
+    if "size" in chosen:
+        chosen = {"bits": "", **chosen}
     after = replace(before, **chosen)  # type: ignore[arg-type]
     if after.workload != before.workload:
         after = View(workload=after.workload)
-    if after.size != before.size:
+    if (after.size, after.bits) != (before.size, before.bits):
         undo = st.session_state.setdefault("_undo", [])
-        undo.append(before.size)
+        undo.append({"size": before.size, "bits": before.bits})
         del undo[:-UNDOS]
     st.session_state["_view"] = after
     st.session_state["_written"] = time.monotonic()
@@ -104,7 +113,7 @@ def can_undo() -> bool:
 
 def undo() -> None:
     """Go back to the plan picked before."""
-    change(size=st.session_state["_undo"].pop())
+    change(**st.session_state["_undo"].pop())
     st.session_state["_undo"].pop()  # what the change itself has put there
 
 

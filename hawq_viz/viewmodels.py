@@ -71,9 +71,19 @@ class Study:
             return self.suggested
         return self.frontier.index_within(max(size, float(self.frontier.cost[0])))
 
-    def plan(self, size: float | None) -> BitPlan:
-        """The plan of that point."""
+    def plan(self, size: float | None, bits: str = "") -> BitPlan:
+        """The plan with these bits, a digit a layer; without any, that of the size's point."""
+        layers, widths = self.analysis.names, self.analysis.bit_widths
+        chosen = tuple(map(int, bits))
+        if len(chosen) == len(layers) and set(chosen) <= set(widths):
+            weight_bits = dict(zip(layers, chosen, strict=True))
+            return self.analysis.plan_of(weight_bits, made_by={"opened": True})
         return self.frontier.plan(self.point(size))
+
+    def above_frontier(self, plan: BitPlan) -> float:
+        """Ω of a plan over the least there is at its size; 1 on the frontier."""
+        best = self.frontier.omega[self.point(plan.size_bytes)]
+        return float(plan.omega / best) if best else 1.0
 
 
 @dataclass(frozen=True)
@@ -281,6 +291,38 @@ def plan_table(analysis: Analysis, plan: BitPlan) -> pd.DataFrame:
         }
         for layer in analysis.layers
     )
+
+
+def opened_plan(name: str, content: bytes, analysis: Analysis) -> BitPlan:
+    """Read a plan that was saved elsewhere, and see that it is for this network.
+
+    Raises:
+        ValueError: If the file is none, or the plan is of another network or other bit widths.
+    """
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / Path(name).name
+        path.write_bytes(content)
+        try:
+            plan = BitPlan.load(path)
+        except ValueError as error:
+            raise ValueError(str(error).replace(f"{folder}/", "")) from error
+    if plan.workload != analysis.workload:
+        raise ValueError(
+            f"{name} must be a plan for {analysis.workload}, got one for {plan.workload}: "
+            "choose that network in the sidebar first."
+        )
+    return analysis.plan_of(plan.weight_bits)
+
+
+def opened_says(study: Study, plan: BitPlan) -> str:
+    """What an opened plan gives away against the frontier."""
+    ratio = study.above_frontier(plan)
+    if ratio < 1.0005:
+        return "Opened plan: it lies on this analysis' frontier."
+    return f"Opened plan: {ratio:.2f}× the Ω of the best plan that is not larger."
 
 
 def plan_file(plan: BitPlan) -> bytes:
@@ -494,13 +536,13 @@ def omegas_alt(analysis: Analysis) -> str:
     )
 
 
-def frontier_alt(study: Study, point: int) -> str:
+def frontier_alt(study: Study, plan: BitPlan) -> str:
     """The frontier chart in words."""
     cost, omega = study.frontier.cost, study.frontier.omega
     return (
         f"Size against Ω, log axis: {len(study.frontier):,} plans from {size_text(cost[0])} with "
         f"Ω {omega[0]:.2g} to {size_text(cost[-1])} with Ω {omega[-1]:.2g}; picked: "
-        f"{size_text(cost[point])} with Ω {omega[point]:.2g}. Uniform bits, the paper's rule and "
+        f"{size_text(plan.size_bytes)} with Ω {plan.omega:.2g}. Uniform bits, the paper's rule and "
         "greedy lie on or above it. The slider below picks plans from the keyboard."
     )
 

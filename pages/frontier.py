@@ -4,13 +4,12 @@ import streamlit as st
 
 from hawq_viz import state, viewmodels
 from hawq_viz.components.chart import chart, clicked
-from hawq_viz.components.plan import metrics
+from hawq_viz.components.plan import metrics, open_plan
 from hawq_viz.figures import frontier
 
 study = state.require_study()
 view = state.current()
-point = study.point(view.size)
-plan = study.frontier.plan(point)
+plan = study.plan(view.size, view.bits)
 slider = viewmodels.size_slider(study, view.size)
 
 
@@ -40,9 +39,9 @@ with left:
         help="The keyboard's way to pick: the arrow keys go from plan to plan.",
     )
     chart(
-        frontier.frontier(study.analysis, study.frontier, picked=point, overlays=study.overlays),
+        frontier.frontier(study.analysis, study.frontier, picked=plan, overlays=study.overlays),
         key="frontier",
-        alt=viewmodels.frontier_alt(study, point),
+        alt=viewmodels.frontier_alt(study, plan),
         how_to_read=(
             "Each point is one choice of bits for all layers; none of its size has a smaller Ω. "
             "**Click a point** to pick it. The gap up to the squares is what mixing bits gains. "
@@ -65,6 +64,7 @@ with right:
             on_click="ignore",
             help="Download this plan as plan.json",
         )
+        open_plan(study.analysis)
         st.button(
             "",
             icon=":material/undo:",
@@ -79,9 +79,11 @@ with right:
             key="clear",
             on_click=state.change,
             kwargs={"size": None},
-            disabled=view.size is None,
+            disabled=view.size is None and not view.bits,
             help="Clear: back to the plan this page suggests",
         )
+    if view.bits:
+        st.caption(viewmodels.opened_says(study, plan))
     chart(
         frontier.plan_bits(study.analysis, plan),
         key="plan_bits",

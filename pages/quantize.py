@@ -6,8 +6,8 @@ from hawq_viz import state, viewmodels
 from hawq_viz.components.plan import metrics
 from hawq_viz.components.quantize import quantize_button, quantize_runs
 
-study = state.require_study()
-summary = viewmodels.summarize(study.analysis, study.plan(state.current().size))
+study, view = state.require_study(), state.current()
+summary = viewmodels.summarize(study.analysis, study.plan(view.size, view.bits))
 
 st.subheader("Quantize: what the picked plan keeps")
 metrics(summary)

@@ -31,7 +31,7 @@ def everything(analysis, study):
     return {
         "traces": sensitivity.traces(analysis),
         "omegas": sensitivity.omega_heatmap(analysis),
-        "frontier": frontier.frontier(analysis, line, picked=3, overlays=study.overlays),
+        "frontier": frontier.frontier(analysis, line, picked=line.plan(3), overlays=study.overlays),
         "bits": frontier.plan_bits(analysis, line.plan(3)),
         "accuracies": quantize.accuracies({"float": made_up_evaluation(0.9)}),
     }
@@ -111,7 +111,7 @@ def test_an_omega_of_zero_leaves_its_cell_empty(analysis):
 
 
 def test_the_picked_plan_is_drawn_exactly(analysis, study):
-    figure = frontier.frontier(analysis, study.frontier, picked=5)
+    figure = frontier.frontier(analysis, study.frontier, picked=study.frontier.plan(5))
     point = named(figure, "this plan")
     assert point.x[0] * 1024 == pytest.approx(study.frontier.cost[5], rel=1e-12)
     assert point.y[0] == study.frontier.omega[5]

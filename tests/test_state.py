@@ -9,10 +9,11 @@ from hawq_viz.state import View, decode, encode
 identifiers = st.one_of(
     st.just(""), st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}", fullmatch=True)
 )
+opened = st.one_of(st.just(""), st.from_regex(r"[1-8]{1,60}", fullmatch=True))
 sizes = st.one_of(st.none(), st.floats(min_value=0.125, max_value=1e15))
 
 
-@given(st.builds(View, identifiers, identifiers, sizes, identifiers))
+@given(st.builds(View, identifiers, identifiers, sizes, identifiers, opened))
 def test_a_view_comes_back_from_its_url(view):
     parameters = encode(view)
     assert all(isinstance(value, str) and value for value in parameters.values())
@@ -36,6 +37,11 @@ def test_a_size_that_is_none_is_passed_over(size):
 @pytest.mark.parametrize("run", ["../../etc/passwd", "a/b", ".hidden", "<b>", "x" * 200, "a b"])
 def test_what_could_not_be_an_identifier_is_passed_over(run):
     assert decode({"run": run, "analysis": run, "workload": run}) == View()
+
+
+@pytest.mark.parametrize("bits", ["0", "9", "4x", "44 ", "4" * 1001])
+def test_what_could_not_be_bits_is_passed_over(bits):
+    assert decode({"bits": bits}) == View()
 
 
 def test_parameters_of_others_are_passed_over():

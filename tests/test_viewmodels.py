@@ -148,6 +148,34 @@ def test_a_quantize_run_is_told_the_plans_with_the_quantizer_of_the_analysis():
         assert options[name]["quantizer"] == STUDY.analysis.quantizer
 
 
+def test_a_saved_plan_opens_with_its_own_bits():
+    plan = ANALYSIS.plan_of({name: 8 if i else 2 for i, name in enumerate(ANALYSIS.names)})
+    content = viewmodels.plan_file(plan)
+    opened = viewmodels.opened_plan("plan.json", content, ANALYSIS)
+    assert opened.weight_bits == plan.weight_bits
+    bits = "2" + "8" * (len(ANALYSIS.names) - 1)
+    assert STUDY.plan(None, bits).weight_bits == plan.weight_bits
+    best = STUDY.frontier.omega[STUDY.frontier.index_within(plan.size_bytes)]
+    assert STUDY.above_frontier(opened) == pytest.approx(plan.omega / best)
+    assert viewmodels.opened_says(STUDY, opened).startswith("Opened plan: ")
+    assert viewmodels.opened_says(STUDY, STUDY.plan(None)).endswith("this analysis' frontier.")
+
+
+@pytest.mark.parametrize("bits", ["8", "9" * 22, "1" * 500])
+def test_bits_of_another_network_are_passed_over(bits):
+    assert STUDY.plan(None, bits) == STUDY.plan(None)
+
+
+def test_a_plan_that_cannot_be_opened_says_why():
+    with pytest.raises(ValueError, match=r"^mine.json must be a saved plan, but is not whole JSON"):
+        viewmodels.opened_plan("mine.json", b"{", ANALYSIS)
+    other = replace(STUDY.plan(None), workload="other")
+    with pytest.raises(
+        ValueError, match=r"p.json must be a plan for .*, got one for other: choose"
+    ):
+        viewmodels.opened_plan("p.json", viewmodels.plan_file(other), ANALYSIS)
+
+
 def test_an_analyze_run_is_told_shares_not_per_cent():
     told = viewmodels.analyze_options("full", [8, 2], 15, 3)
     assert told == {"data": "full", "bit_widths": [2, 8], "relative_sem": 0.15, "seed": 3}

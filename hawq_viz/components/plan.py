@@ -1,8 +1,10 @@
-"""A plan in a row of numbers."""
+"""A plan in a row of numbers, and the way in for one that was saved elsewhere."""
 
 import streamlit as st
 
-from hawq_viz.viewmodels import Summary
+from engine.analysis import Analysis
+from hawq_viz import state
+from hawq_viz.viewmodels import Summary, opened_plan
 
 
 def metrics(summary: Summary) -> None:
@@ -18,3 +20,23 @@ def metrics(summary: Summary) -> None:
         help="The smallest uniform plan that is not smaller than this one. Above 1× this plan is "
         "the better of the two.",
     )
+
+
+def open_plan(analysis: Analysis) -> None:
+    """A button that takes a plan.json, from a notebook or the command line."""
+    with st.popover("", icon=":material/upload_file:", help="Open a plan.json"):
+        file = st.file_uploader(
+            "A plan that was saved by a notebook, the command line or this page",
+            type="json",
+            key="opened",
+        )
+        if file is None or st.session_state.get("_opened") == file.file_id:
+            return
+        try:
+            plan = opened_plan(file.name, file.getvalue(), analysis)
+        except ValueError as error:
+            st.error(str(error))
+            return
+    st.session_state["_opened"] = file.file_id
+    state.change(size=plan.size_bytes, bits="".join(map(str, plan.weight_bits.values())))
+    st.rerun()

@@ -37,7 +37,7 @@ def frontier(
     analysis: Analysis,
     line: Frontier,
     *,
-    picked: int | None = None,
+    picked: BitPlan | None = None,
     overlays: Sequence[Overlay] = (),
 ) -> go.Figure:
     """Weight size against Ω (log): the frontier as a step line, and what other rules reach.
@@ -48,7 +48,7 @@ def frontier(
     Args:
         analysis: What the plans were made from.
         line: Its frontier over size.
-        picked: Index of a point of the frontier to mark.
+        picked: The plan to mark, on the frontier or not.
         overlays: Of the same costs and Ω.
     """
     divisor, unit = (MIB, "MiB") if line.cost[-1] >= 4 * MIB else (KIB, "KiB")
@@ -120,9 +120,9 @@ def frontier(
         )
     if picked is not None:
         figure.add_scatter(
-            x=[line.cost[picked] / divisor],
-            y=[line.omega[picked]],
-            customdata=[line.cost[picked]],
+            x=[picked.size_bytes / divisor],
+            y=[picked.omega],
+            customdata=[picked.size_bytes],
             mode="markers",
             name="this plan",
             marker={
@@ -131,7 +131,7 @@ def frontier(
                 "color": "rgba(0,114,178,0.25)",
                 "line": {"color": INK, "width": 2.5},
             },
-            hovertext=[_about(line.plan(picked), floats, divisor, unit)],
+            hovertext=[_about(picked, floats, divisor, unit)],
             hoverinfo="text",
         )
     return figure
