@@ -99,11 +99,11 @@ def report(name: str, case: Case) -> None:
     size = len(case.batches[0][0])
     print(f"{name}, mini-batches of {size}")
     plain = plain_seconds(case)
+    estimate(case, case.batches[:1], "gauss_newton")  # warms up
     print(f"  plain forward + backward         {plain:8.3f} s a mini-batch")
     print("                                   s a probe   spread   probes for 10 %       time")
     times = {}
     for estimator, count in case.probes.items():
-        estimate(case, case.batches[:1], estimator)  # warms up
         traces = estimate(case, case.batches[:count], estimator)
         seconds = traces.seconds / count
         means = traces.batch_traces.mean(0)
