@@ -63,7 +63,8 @@ def quantize(
         A new network in eval mode, batch norms folded; its attribute `plan` says what was done.
 
     Raises:
-        ValueError: If the plan names a layer that the network lacks, or a quantizer is unknown.
+        ValueError: If the plan names a layer that the network lacks, a quantizer is unknown, or
+            there is no test image to run the network on.
     """
     defaults = Quantizer()
     settings = {
@@ -73,6 +74,7 @@ def quantize(
         "weight_range": weight_range or plan.quantizer.get("weight_range", defaults.range),
     }
     quantizer = Quantizer(*settings.values())
+    describe_data(workload.test)  # refuses an empty one
     example = workload.test[0][0].unsqueeze(0)
     model = fold_batch_norm(workload.model, example).eval()
     layers = {layer.name: layer for layer in find_layers(model, example)}
@@ -123,9 +125,9 @@ def load_quantized(workload: Workload, folder: str | Path) -> nn.Module:
     Raises:
         FormatError: If a file is missing, damaged or of another network.
     """
-    model = quantize(workload, BitPlan.load(Path(folder) / PLAN_FILE))
-    file = Path(folder) / WEIGHTS_FILE
+    plan, file = BitPlan.load(Path(folder) / PLAN_FILE), Path(folder) / WEIGHTS_FILE
     try:
+        model = quantize(workload, plan)
         model.load_state_dict(load_file(file))
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
