@@ -25,7 +25,7 @@ def slide() -> None:
 
 st.subheader("Frontier: the best plan of every size")
 metrics(viewmodels.summarize(study.analysis, plan))
-left, right = st.columns([7, 4], gap="medium")
+left, right = st.columns([3, 2], gap="medium")
 with left:
     st.session_state["budget"] = slider.value
     st.slider(
@@ -52,7 +52,7 @@ with left:
         on_pick=click,
     )
 with right:
-    with st.container(horizontal=True, vertical_alignment="center", gap="xsmall"):
+    with st.container(horizontal=True, vertical_alignment="center", gap="xxsmall"):
         if st.button("Quantize this plan", icon=":material/compress:", type="primary"):
             st.switch_page("../pages/quantize.py", query_params=state.encode(view))
         st.download_button(

@@ -44,7 +44,7 @@ def quantize_runs(analysis: Analysis, plan: BitPlan) -> None:
     """Choose among the runs of this network, and show one: the plan's own first."""
     view = state.current()
     runs = viewmodels.runs_of(jobs.list_runs(), "quantize", view.workload)
-    left, right = st.columns([7, 4], gap="medium")
+    left, right = st.columns([3, 2], gap="medium")
     with left:
         if not runs:
             st.info("Nothing has been measured yet: press “Quantize and measure”.")
