@@ -96,9 +96,9 @@ def table(rows: list[dict[str, object]], analysis: Analysis) -> str:
         "## ResNet20 on CIFAR-10, weights rounded after training",
         "",
         f"Top-1 on {reference['samples']:,} test images with 95 % intervals (Wilson); no test "
-        "image chose anything. Weights only, symmetric, one scale per output channel of least squared "
-        "error; all layers are quantized, the first and the last too. Every plan is at most as "
-        "large as the uniform one of its row.",
+        "image chose anything. Weights only, symmetric, one scale per output channel of least "
+        "squared error; all layers are quantized, the first and the last too. Every plan is at "
+        "most as large as the uniform one of its row.",
         "",
         f"The float network reaches {cell(reference)}.",
         "",
