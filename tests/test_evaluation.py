@@ -1,0 +1,225 @@
+"""Accuracy and loss against a slow loop over the images, and what is said of wrong input."""
+
+import math
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset, TensorDataset
+
+from engine.evaluation import evaluate
+from engine.quantized import quantize
+from engine.results import BitPlan, wilson_interval
+from engine.workloads import Workload
+
+CLASSES = 3
+
+
+def network(classes: int = CLASSES) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, classes))
+
+
+def workload(count: int = 23, test: Dataset | None = None, **given: object) -> Workload:
+    generator = torch.Generator().manual_seed(2)
+    images = torch.randn(count, 4, generator=generator)
+    labels = torch.randint(0, CLASSES, (count,), generator=generator)
+    data = TensorDataset(images, labels) if test is None else test
+    return Workload("toy", nn.Identity(), data, data, data, **given)
+
+
+def one_by_one(model: nn.Module, data: Dataset, count: int) -> tuple[int, list[float]]:
+    """Right answers and the loss of each image, each alone."""
+    model.eval()
+    right, losses = 0, []
+    for i in range(count):
+        image, label = data[i]
+        (scores,) = model(image[None]).tolist()
+        right += scores.index(max(scores)) == int(label)
+        largest = max(scores)
+        total = sum(math.exp(score - largest) for score in scores)
+        losses.append(math.log(total) + largest - scores[int(label)])
+    return right, losses
+
+
+@given(st.integers(1, 30), st.integers(1, 40), st.none() | st.integers(1, 40))
+@settings(max_examples=25)
+def test_accuracy_and_loss_are_those_of_a_slow_loop(count, batch_size, max_images):
+    model, toy = network(), workload(count)
+    seen = min(count, max_images or count)
+    right, losses = one_by_one(model, toy.test, seen)
+    found = evaluate(model, toy, batch_size=batch_size, max_images=max_images)
+    mean = sum(losses) / seen
+    spread = math.sqrt(sum((loss - mean) ** 2 for loss in losses) / max(1, seen - 1) / seen)
+    assert (found.metric, found.samples, found.value) == ("top-1", seen, right / seen)
+    assert found.interval == wilson_interval(right, seen)
+    assert found.loss == pytest.approx(mean, rel=1e-5)
+    assert found.loss_sem == pytest.approx(spread, rel=1e-4, abs=1e-9)
+
+
+def test_a_callable_loss_is_weighted_by_mini_batch_sizes():
+    def sum_of_squares(outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs - F.one_hot(targets, CLASSES)).square().sum(1).mean()
+
+    model, toy = network(), workload(23, loss=sum_of_squares)
+    whole = evaluate(model, toy, batch_size=23)
+    parts = evaluate(model, toy, batch_size=5)
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-6)
+    assert parts.value == whole.value
+    images, labels = toy.test.tensors
+    by_hand = sum_of_squares(model.eval()(images), labels)
+    assert whole.loss == pytest.approx(by_hand.item(), rel=1e-6)
+    assert (whole.loss_sem == 0) != (parts.loss_sem == 0)  # one mini-batch has no spread
+
+
+def test_one_number_an_output_makes_the_largest_the_class():
+    images, labels = workload().test.tensors
+    spread = F.one_hot(labels, CLASSES).float()
+    toy = workload(test=TensorDataset(images, spread), loss="mse")
+    model = network()
+    found = evaluate(model, toy, batch_size=7)
+    outputs = model.eval()(images)
+    each = [((outputs[i] - spread[i]) ** 2).sum().item() / CLASSES for i in range(len(images))]
+    assert found.loss == pytest.approx(sum(each) / len(each), rel=1e-5)
+    assert found.value == evaluate(model, workload()).value
+
+
+def test_the_record_says_which_images_and_how_to_see_them_again():
+    seen = []
+    toy = workload(7)
+    found = evaluate(network(), toy, batch_size=3, progress=lambda *told: seen.append(told))
+    assert seen == [(3, 7, "test images"), (6, 7, "test images"), (7, 7, "test images")]
+    assert found.provenance.data == "TensorDataset, 7 images"
+    assert found.provenance.command == "evaluate(Workload(name='toy', …))"
+    first = evaluate(network(), toy, max_images=5, command="again")
+    assert first.samples == 5
+    assert first.provenance.data == "the first 5 of TensorDataset, 7 images"
+    assert first.provenance.fingerprint == found.provenance.fingerprint
+    assert first.provenance.command == "again"
+    assert evaluate(network(), toy, max_images=99).samples == 7
+
+
+def test_a_quantized_network_is_measured_with_its_rounded_weights():
+    model, toy = network(), workload()
+    with torch.no_grad():
+        model(torch.randn(64, 4))
+    toy = Workload("toy", model, toy.test, toy.test, toy.test)
+    rounded = quantize(toy, BitPlan("toy", {"0": 2, "3": 2}, 0.0, 0.0))
+    right, losses = one_by_one(rounded, toy.test, 23)
+    found = evaluate(rounded, toy)
+    assert found.value == right / 23
+    assert found.loss == pytest.approx(sum(losses) / 23, rel=1e-5)
+    assert found.loss != pytest.approx(evaluate(model, toy).loss, rel=1e-3)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_network_comes_back_as_it_was(fails):
+    model = network(2 if fails else CLASSES).requires_grad_(False)
+    model.train()
+    model[1].eval()
+    before = [module.training for module in model.modules()]
+    statistics = model[1].running_mean.clone()
+    if fails:
+        with pytest.raises(ValueError, match="targets must be classes in 0…1"):
+            evaluate(model, workload())
+    else:
+        evaluate(model, workload())
+    assert [module.training for module in model.modules()] == before
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert torch.equal(model[1].running_mean, statistics)
+
+
+def test_no_graph_is_kept():
+    class Watching(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            out = super().forward(x)
+            assert not out.requires_grad
+            return out
+
+    evaluate(Watching(4, CLASSES), workload())
+    assert torch.is_grad_enabled()
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"max_images": 0}, "max_images must be at least 1, got 0."),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0."),
+    ],
+)
+def test_arguments_out_of_range_are_refused(given, text):
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        evaluate(network(), workload(), **given)
+
+
+@pytest.mark.parametrize(
+    ("toy", "text"),
+    [
+        (workload(metric="mAP"), "metric must be one of top-1, got 'mAP'."),
+        (workload(0), "dataset must hold at least one image, got 0 images."),
+        (
+            workload(loss="hinge"),
+            "loss must be one of cross_entropy, mse or a callable, got 'hinge'.",
+        ),
+    ],
+)
+def test_workloads_that_cannot_be_measured_are_refused(toy, text):
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        evaluate(network(), toy)
+
+
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [
+        (
+            torch.tensor([0, 1, 2, 3]),
+            "targets must be classes in 0…2, as many as the model has outputs, got 3: "
+            "take labels and model of the same task.",
+        ),
+        (
+            torch.tensor([0, -1, 2, 0]),
+            "targets must be classes in 0…2, as many as the model has outputs, got -1: "
+            "take labels and model of the same task.",
+        ),
+        (
+            torch.tensor([0.0, 1.0, 2.0, 0.0]),
+            "targets must be class numbers for cross_entropy, got torch.float32: "
+            'give labels as integers, or set loss="mse".',
+        ),
+        (
+            torch.zeros(4, 2, dtype=torch.int64),
+            "targets must be one class, or one number an output, for each image, "
+            "got targets [4, 2] for outputs [4, 3]: take labels and model of the same task.",
+        ),
+    ],
+)
+def test_labels_that_do_not_match_are_refused(labels, text):
+    toy = workload(test=TensorDataset(torch.randn(4, 4), labels))
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        evaluate(network(), toy)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", F.cross_entropy])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_refused(value, loss):
+    model = network()
+    with torch.no_grad():
+        model[3].weight[0, 0] = value
+    with pytest.raises(ValueError, match=r"^loss of test images 0…4 must be finite, got ") as error:
+        evaluate(model, workload(loss=loss), batch_size=5)
+    assert str(error.value).endswith(": look for NaN in the images or the weights.")
+
+
+def test_the_images_that_are_not_finite_are_named():
+    images, labels = (part.clone() for part in workload(12).test.tensors)
+    images[6, 1] = math.nan
+    with pytest.raises(ValueError, match=r"^loss of test images 5…9 must be finite, got nan: "):
+        evaluate(network(), workload(test=TensorDataset(images, labels)), batch_size=5)

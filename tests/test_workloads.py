@@ -1,0 +1,260 @@
+"""Workloads by name and by file, the words their results carry, and what is said of wrong ones."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import engine.workloads
+from engine.datasets.images import LabelledImages
+from engine.results import FormatError
+from engine.workloads import (
+    Workload,
+    check_workload_name,
+    describe_data,
+    load_weights,
+    load_workload,
+    load_workload_file,
+    stored_analysis,
+    workload_names,
+)
+
+MAKES_ONE = """
+from torch import nn
+from engine.workloads import Workload
+
+class Own(nn.Linear):
+    pass
+
+def make_workload():
+    return Workload(name="mine", model=Own(2, 2), calibration=[], train=[], test=[])
+
+def make_seven():
+    return 7
+"""
+
+
+def images(count: int) -> TensorDataset:
+    return TensorDataset(torch.arange(2.0 * count).reshape(count, 2), torch.arange(count))
+
+
+def workload(**given: object) -> Workload:
+    fields = {"name": "toy", "model": nn.Linear(2, 2)} | {
+        part: images(3) for part in ("calibration", "train", "test")
+    }
+    return Workload(**(fields | given))
+
+
+@pytest.fixture
+def three_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {name: lambda name, data: (name, data) for name in ("resnet20", "resnet50", "yolo")}
+    monkeypatch.setattr(engine.workloads, "_REGISTRY", known)
+
+
+# --- by name
+
+
+def test_the_sample_network_is_known():
+    assert workload_names() == ("resnet20-cifar10",)
+    assert check_workload_name("resnet20-cifar10") == "resnet20-cifar10"
+
+
+@pytest.mark.usefixtures("three_known")
+def test_a_known_name_is_loaded_with_its_data():
+    assert workload_names() == ("resnet20", "resnet50", "yolo")
+    assert load_workload("resnet50") == ("resnet50", "sample")
+    assert load_workload("yolo", data="full") == ("yolo", "full")
+
+
+@pytest.mark.usefixtures("three_known")
+@pytest.mark.parametrize(
+    ("name", "listed"),
+    [
+        ("resnet5", "resnet50, resnet20, yolo"),
+        ("yol", "yolo, resnet20, resnet50"),
+        ("ResNet20", "resnet20, resnet50, yolo"),
+    ],
+)
+@pytest.mark.parametrize("use", [load_workload, check_workload_name, stored_analysis])
+def test_an_unknown_name_lists_the_known_with_the_nearest_first(use, name, listed):
+    with pytest.raises(ValueError, match=r"^workload must be one of ") as error:
+        use(name)
+    assert str(error.value) == f"workload must be one of {listed}, got {name!r}."
+
+
+def test_unknown_data_are_refused():
+    with pytest.raises(ValueError, match=r"^data must be one of sample, full, got 'all'\.$"):
+        load_workload("resnet20-cifar10", data="all")
+
+
+def test_the_stored_analysis_lies_beside_the_weights():
+    path = stored_analysis("resnet20-cifar10")
+    assert path.name == "resnet20-cifar10.analysis.json"
+    assert path.parent == Path(__file__).parents[1] / "sample_models"
+
+
+def test_the_sample_network_is_loaded_with_the_sample():
+    loaded = load_workload("resnet20-cifar10")
+    assert (loaded.loss, loaded.metric) == ("cross_entropy", "top-1")
+    assert loaded.origin == "resnet20-cifar10 --data sample"
+    assert [len(part) for part in (loaded.calibration, loaded.train, loaded.test)] == [1000] * 3
+    assert not loaded.model.training
+    shown, labels = loaded.test[0][0][None], loaded.test.labels[:200]
+    assert loaded.model(shown).shape == (1, 10)
+    with torch.no_grad():
+        right = loaded.model(loaded.test.normalized(loaded.test.images[:200])).argmax(1) == labels
+    assert float(right.float().mean()) > 0.8  # trained, and the pixels are as it saw them
+
+
+# --- what makes a result again
+
+
+def test_the_command_of_a_known_workload_can_be_typed():
+    command = workload(origin="toy --data 'my data'").command(
+        "analyze", bit_widths=(2, 4), relative_sem=0.1, weight_range="mse"
+    )
+    assert shlex.split(command) == [
+        *("hawq-viz", "analyze", "toy", "--data", "my data", "--bit-widths", "2", "4"),
+        *("--relative-sem", "0.1", "--weight-range", "mse"),
+    ]
+
+
+def test_the_command_of_a_workload_made_in_python_is_a_call():
+    command = workload().command("analyze", bit_widths=(2, 4), seed=3)
+    assert command == "analyze(Workload(name='toy', …), bit_widths=(2, 4), seed=3)"
+    assert workload().command("evaluate") == "evaluate(Workload(name='toy', …))"
+
+
+# --- by file
+
+
+def test_the_users_file_makes_a_workload(tmp_path):
+    file = tmp_path / "my own.py"
+    file.write_text(MAKES_ONE)
+    loaded = load_workload_file(f"{file}:make_workload")
+    assert loaded.name == "mine"
+    assert type(loaded.model).__name__ == "Own"
+
+
+@pytest.mark.parametrize("spec", ["my.py", "my.py:", ":make_workload", ""])
+def test_a_spec_of_another_form_is_refused(spec):
+    text = f"workload file must be given as FILE.py:FUNCTION, got {spec!r}."
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        load_workload_file(spec)
+
+
+@pytest.mark.parametrize("name", ["missing.py", "text.txt", "folder.py"])
+def test_what_is_no_python_file_is_refused(tmp_path, name):
+    (tmp_path / "text.txt").write_text(MAKES_ONE)
+    (tmp_path / "folder.py").mkdir()
+    text = f"{tmp_path / name} must be a Python file with make_workload(), but is none."
+    with pytest.raises(FormatError, match=f"^{re.escape(text)}$"):
+        load_workload_file(f"{tmp_path / name}:make_workload")
+
+
+def test_a_file_that_does_not_run_is_refused(tmp_path):
+    file = tmp_path / "fails.py"
+    file.write_text("1 / 0")
+    text = f"{file} must run as Python, but ZeroDivisionError('division by zero')."
+    with pytest.raises(FormatError, match=f"^{re.escape(text)}$"):
+        load_workload_file(f"{file}:make_workload")
+
+
+def test_a_file_without_the_function_is_refused(tmp_path):
+    file = tmp_path / "other.py"
+    file.write_text(MAKES_ONE)
+    text = f"{file} must define make_it(), but does not."
+    with pytest.raises(FormatError, match=f"^{re.escape(text)}$"):
+        load_workload_file(f"{file}:make_it")
+
+
+def test_a_function_that_returns_something_else_is_refused(tmp_path):
+    file = tmp_path / "seven.py"
+    file.write_text(MAKES_ONE)
+    text = f"make_seven() of {file} must return an engine.Workload, got int."
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        load_workload_file(f"{file}:make_seven")
+
+
+# --- which data
+
+
+def test_a_datasets_own_name_and_fingerprint_are_taken():
+    pixels = torch.zeros(4, 3, 2, 2, dtype=torch.uint8)
+    data = LabelledImages(pixels, torch.arange(4), (0.5,) * 3, (0.5,) * 3, "four black images")
+    assert describe_data(data) == ("four black images", data.fingerprint)
+
+
+def test_other_datasets_are_named_by_class_and_size():
+    name, fingerprint = describe_data(images(3))
+    assert name == "TensorDataset, 3 images"
+    assert re.fullmatch("[0-9a-f]{16}", fingerprint)
+    assert describe_data(images(3)) == (name, fingerprint)
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 200])
+def test_a_fingerprint_changes_with_images_labels_and_size(count):
+    data = images(count)
+    _, fingerprint = describe_data(data)
+    assert describe_data(images(count + 1))[1] != fingerprint
+    changed = TensorDataset(data.tensors[0].clone(), data.tensors[1])
+    changed.tensors[0][0, 0] += 1
+    assert describe_data(changed)[1] != fingerprint
+    changed = TensorDataset(data.tensors[0], data.tensors[1].clone())
+    changed.tensors[1][0] += 1
+    assert describe_data(changed)[1] != fingerprint
+
+
+def test_a_fingerprint_reads_few_images():
+    class Counting(TensorDataset):
+        reads = 0
+
+        def __getitem__(self, index):
+            Counting.reads += 1
+            return super().__getitem__(index)
+
+    describe_data(Counting(torch.zeros(1000, 2), torch.zeros(1000)))
+    assert 50 <= Counting.reads <= 64
+
+
+def test_a_dataset_without_images_is_refused():
+    with pytest.raises(ValueError, match=r"^dataset must hold at least one image, got 0 images\.$"):
+        describe_data(images(0))
+
+
+# --- weights
+
+
+def test_weights_come_back(tmp_path):
+    stored, model = nn.Linear(2, 3), nn.Linear(2, 3)
+    save_file(stored.state_dict(), tmp_path / "weights.safetensors")
+    load_weights(model, tmp_path / "weights.safetensors")
+    assert torch.equal(model.weight, stored.weight)
+    assert torch.equal(model.bias, stored.bias)
+
+
+@pytest.mark.parametrize("wrong", ["missing", "cut", "text", "another network", "too few"])
+def test_a_wrong_weights_file_is_refused(tmp_path, wrong):
+    file = tmp_path / "weights.safetensors"
+    save_file(nn.Linear(2, 3).state_dict(), file)
+    if wrong == "missing":
+        file.unlink()
+    elif wrong == "cut":
+        file.write_bytes(file.read_bytes()[:-5])
+    elif wrong == "text":
+        file.write_text("no weights")
+    elif wrong == "another network":
+        save_file(nn.Linear(3, 3).state_dict(), file)
+    else:
+        save_file({"weight": torch.zeros(3, 2)}, file)
+    with pytest.raises(FormatError) as error:
+        load_weights(nn.Linear(2, 3), file)
+    text = str(error.value)
+    assert text.startswith(f"{file} must hold the weights of Linear, but ")
+    assert "\n" not in text
+    assert len(text) < 400
