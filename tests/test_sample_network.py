@@ -60,7 +60,7 @@ def test_the_results_are_of_this_network(card: dict) -> None:
     analysis = Analysis.load(stored_analysis(NAME))
     for bits in (8, 6, 5, 4, 3):
         uniform, plan = (found[bits, method]["plan"] for method in ("uniform", "omega"))
-        assert uniform == pytest.approx(uniform | {"size_bytes": analysis.parameters * bits / 8})
+        assert uniform["size_bytes"] == analysis.parameters * bits / 8
         assert plan["size_bytes"] <= uniform["size_bytes"]
         assert plan["weight_bits"] == analysis.frontier().within(uniform["size_bytes"]).weight_bits
     assert (
