@@ -124,8 +124,8 @@ def table(rows: list[dict[str, object]], analysis: Analysis) -> str:
         "",
         "### Predicted and measured",
         "",
-        "½Ω predicts the rise of the loss to second order. Where rounding moves the weights far, as "
-        "at 3 bits, the loss rises more than that, but the order of plans holds. On the test "
+        "½Ω predicts the rise of the loss to second order. Where rounding moves the weights far, "
+        "as at 3 bits, the loss rises more than that, but the order of plans holds. On the test "
         "images:",
         "",
         "| average bits | uniform: ½Ω | measured | HAWQ-V2: ½Ω | measured |",
