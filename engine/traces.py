@@ -207,7 +207,7 @@ class _Probe:
     """One mini-batch: for each layer, numbers whose sum estimates its trace without bias."""
 
     squares: Sequence[Tensor]  # shaped like the weights
-    exact: list[bool]
+    exact: list[bool]  # told with the first mini-batch only: it is the same for all
 
 
 def _probe(
@@ -230,7 +230,7 @@ def _probe(
     if estimator != "gauss_newton":
         squares = _hessian_probe(value, weights, estimator == "hutchinson_shared", generator)
         return _Probe(squares, [True] * len(weights))
-    exact = linear_weights(outputs, weights)
+    exact = linear_weights(outputs, weights) if index == 0 else []
     u = _rademacher(outputs, generator)
     if isinstance(loss, str):
         c = curvature_root(outputs.detach(), loss, u)
