@@ -24,6 +24,7 @@ from engine.quantizers import Quantizer
 from engine.workloads import stored_analysis
 
 WORKLOAD = "resnet20-cifar10"
+COMMAND = "python docs/results.py"
 UNIFORM_BITS = (8, 6, 5, 4, 3)
 FOLDER = Path(__file__).parent
 COLUMNS = {
@@ -76,14 +77,15 @@ def measurements(
     workload: Workload, analysis: Analysis
 ) -> Iterator[tuple[int, str, BitPlan | None, Evaluation]]:
     """Measure the float network, then each plan at each size."""
-    yield 0, "float", None, evaluate(workload.model, workload)
+    yield 0, "float", None, evaluate(workload.model, workload, command=COMMAND)
     choose = planners(workload, analysis)
     for bits in UNIFORM_BITS:
         uniform = analysis.uniform(bits)
         plans = {"uniform": uniform}
         plans |= {name: within(uniform.size_bytes) for name, within in choose.items()}
         for name, plan in plans.items():
-            yield bits, name, plan, evaluate(quantize(workload, plan), workload)
+            model = quantize(workload, plan)
+            yield bits, name, plan, evaluate(model, workload, command=COMMAND)
 
 
 def table(rows: list[dict[str, object]], analysis: Analysis) -> str:
@@ -142,7 +144,7 @@ def table(rows: list[dict[str, object]], analysis: Analysis) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
     lines += [
         "",
-        f"Made by `python docs/results.py` on {datetime.now(UTC):%Y-%m-%d}, "
+        f"Made by `{COMMAND}` on {datetime.now(UTC):%Y-%m-%d}, "
         f"{platform.machine()}; {versions}; {made['data']}, fingerprint {made['fingerprint']}; "
         f"analysis by `{analysis.provenance.command}`. Every plan and measurement is in "
         "[results.json](results.json).",
