@@ -17,6 +17,9 @@ from urllib.request import urlopen
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from engine.analysis import Analysis
+from engine.workloads import stored_analysis
+
 ROOT = Path(__file__).parents[2]
 SECONDS_TO_START = 120
 SECONDS_TO_DRAW = 120
@@ -178,3 +181,21 @@ def test_charts_take_the_colours_of_the_page(page: Page, address: str, theme: st
         ink = page.locator(".chart").first.evaluate("chart => chart.layout.font.color")
         shade = int(ink.lstrip("#")[:2], 16)
         assert shade < 100 if theme == "light" else shade > 200, ink
+
+
+def test_a_saved_plan_opens_with_its_own_bits(page: Page, address: str, tmp_path: Path):
+    analysis = Analysis.load(stored_analysis("resnet20-cifar10"))
+    bits = dict.fromkeys(analysis.names, 3) | {"conv1": 8}
+    plan = analysis.plan_of(bits)
+    plan.save(tmp_path / "plan.json")
+    (tmp_path / "cut.json").write_text((tmp_path / "plan.json").read_text()[:-20])
+    page.goto(address)
+    settled(page)
+    page.get_by_test_id("stPopoverButton").locator("visible=true").last.click()
+    page.locator("input[type=file]").set_input_files(tmp_path / "cut.json")
+    expect(page.get_by_text("cut.json must be a saved plan, but is not whole JSON")).to_be_visible()
+    page.locator("input[type=file]").set_input_files(tmp_path / "plan.json")
+    page.wait_for_url(re.compile(f"bits=8{'3' * 21}"))
+    settled(page)
+    expect(page.locator(SIZE)).to_have_text(f"{plan.size_bytes / 1024:.1f} KiB")
+    expect(page.get_by_text("the Ω of the best plan that is not larger")).to_be_visible()
