@@ -186,18 +186,27 @@ def test_rows_of_a_grouped_transposed_convolution():
     assert rows.tolist() == [[0, 2], [1, 3], [4, 6], [5, 7]]
 
 
-def test_a_vector_makes_one_output():
-    model = Product(5)
-    (layer,) = find_layers(model, torch.randn(2, 5))
-    rows = layer.channels.rows(model.weight)
-    assert rows.shape == (1, 5)
-    assert torch.equal(layer.channels.weight(rows, model.weight.shape), model.weight)
-
-
-def test_a_weight_on_the_left_keeps_its_outputs_in_rows():
-    model = Calls(lambda self, x: self.part.weight @ x, part=Product(3, 5))
-    (layer,) = find_layers(model, torch.randn(2, 5, 7))
-    assert (layer.name, layer.channels, layer.macs) == ("part", Channels(0), 3 * 5 * 7)
+@pytest.mark.parametrize(
+    ("weight", "product", "images", "channels", "macs"),
+    [
+        ((3, 5), lambda w, x: w @ x, (2, 5, 7), Channels(0), 3 * 5 * 7),
+        ((3, 5), lambda w, x: torch.mm(w, x.T).T, (2, 5), Channels(0), 3 * 5),
+        ((5, 3), lambda w, x: torch.mm(w.T, x.T).T, (2, 5), Channels(1), 3 * 5),
+        ((5, 3), lambda w, x: x.bmm(w.expand(2, 5, 3)), (2, 7, 5), Channels(1), 3 * 5 * 7),
+        ((5, 1), lambda w, x: x @ w, (2, 5), Channels(1), 5),
+        ((1, 5), lambda w, x: F.linear(x, w), (2, 7, 5), Channels(0), 5 * 7),
+        ((1, 3), lambda w, x: x @ w, (2, 1), Channels(1), 3),
+        ((5,), lambda w, x: x @ w, (2, 5), Channels(0), 5),
+        ((5,), lambda w, x: w @ x, (2, 5, 7), Channels(0), 5 * 7),
+    ],
+)
+def test_a_product_has_its_outputs_where_they_are(weight, product, images, channels, macs):
+    model = Calls(lambda self, x: product(self.part.weight, x), part=Product(*weight))
+    (layer,) = find_layers(model, torch.randn(images))
+    assert (layer.name, layer.channels, layer.macs) == ("part", channels, macs)
+    rows = channels.rows(model.part.weight)
+    assert len(rows) == (weight[channels.axis] if len(weight) > 1 else 1)
+    assert torch.equal(channels.weight(rows, model.part.weight.shape), model.part.weight)
 
 
 def test_layers_come_in_the_order_of_their_calls():
@@ -400,7 +409,7 @@ STAYING = {
     "another reader of the layer": conv_and_norm(residual),
     "a reader of a view of it": conv_and_norm(viewed_twice),
     "the layer's output is the network's": Calls(
-        lambda self, x: torch.stack([y := self.conv(x), self.norm(y)]),
+        lambda self, x: (y := self.conv(x), self.norm(y)),
         conv=nn.Conv2d(3, 3, 1),
         norm=nn.BatchNorm2d(3),
     ),

@@ -241,6 +241,18 @@ def test_least_squares_comes_near_the_best_asymmetric_grid(distribution, bits):
     assert float(ratio.mean()) < 1.06
 
 
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_no_scale_suits_the_codes_better(scheme, distribution):
+    rows = DISTRIBUTIONS[distribution]((8, 288)).double()
+    for bits in range(2, 9):
+        grid = Quantizer(scheme).fit(rows, bits)
+        levels = grid.codes(rows) - grid.zero_point
+        scale = (rows * levels).sum(1, keepdim=True) / levels.square().sum(1, keepdim=True)
+        projected = (scale * levels - rows).square().sum(1, keepdim=True)
+        assert bool((projected > 0.99 * grid.squared_error(rows)).all())
+
+
 @given(drawn_rows(), st.sampled_from(SCHEMES), st.sampled_from(GRANULARITIES))
 @settings(max_examples=25)
 def test_error_falls_as_bits_rise(rows, scheme, granularity):
