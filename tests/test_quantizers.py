@@ -216,12 +216,12 @@ def least_error(row: Tensor, bits: int) -> float:
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
-@pytest.mark.parametrize("bits", [2, 3, 4, 6])
-def test_least_squares_finds_the_best_symmetric_scale(distribution, bits):
+@pytest.mark.parametrize(("bits", "slack"), [(2, 3e-4), (3, 3e-4), (4, 0.01), (6, 0.05)])
+def test_least_squares_finds_the_best_symmetric_scale(distribution, bits, slack):
     rows = DISTRIBUTIONS[distribution]((8, 288)).double()
     best = torch.tensor([least_error(row, bits) for row in rows], dtype=rows.dtype)
     ratio = error(rows, Quantizer(), bits) / best
-    assert float(ratio.max()) < 1.05
+    assert float(ratio.max()) < 1 + slack  # more bits have more local minima
     assert float(ratio.mean()) < 1.01
 
 
@@ -286,6 +286,15 @@ def test_a_scaled_row_has_a_scaled_grid(rows, quantizer, bits, power):
     rows = torch.where(rows.abs() < 1e-30, 0, rows)  # no underflow
     scaled = quantizer.fit(rows * 2.0**power, bits).round(rows * 2.0**power)
     assert torch.equal(scaled, quantizer.fit(rows, bits).round(rows) * 2.0**power)
+
+
+@given(drawn_rows(), quantizers, bit_widths)
+@settings(max_examples=25)
+def test_one_grid_for_all_is_that_of_one_long_row(rows, quantizer, bits):
+    one = Quantizer(quantizer.scheme, "tensor", quantizer.range).fit(rows, bits)
+    long = Quantizer(quantizer.scheme, "channel", quantizer.range).fit(rows.reshape(1, -1), bits)
+    assert torch.equal(one.scale, long.scale)
+    assert torch.equal(one.zero_point, long.zero_point)
 
 
 @given(drawn_rows(), st.sampled_from([q for q in ALL if q.granularity == "channel"]), bit_widths)
