@@ -200,14 +200,14 @@ def package_in(folder: Path) -> tuple[np.ndarray, list[int]]:
     package = folder / "package"
     package.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    splits = (cifar10.TRAIN_SHEETS, "train_lables"), (cifar10.TEST_SHEETS, "test_lables")
-    for sheets, name in splits:
+    batches = [f"data_batch_{i}.png" for i in (1, 2, 3, 4, 5)]
+    for sheets, name in ((batches, "train_lables"), (["test_batch.png"], "test_lables")):
         images = rng.integers(0, 255, (EACH * len(sheets), 3, 32, 32), dtype=np.uint8)
         labels = [int(label) for label in rng.integers(0, 10, len(images))]
         for i, sheet in enumerate(sheets):
             write_sheet(images[EACH * i : EACH * (i + 1)], package / sheet)
         (package / f"{name}.json").write_text(json.dumps(labels))
-        if sheets is cifar10.TRAIN_SHEETS:
+        if sheets is batches:
             train = images, labels
     return train
 

@@ -32,9 +32,9 @@ class Net(nn.Module):
         self.conv = nn.Conv2d(2, 4, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(4)
         self.grouped = nn.Conv2d(4, 4, 3, groups=2)
-        self.up = nn.ConvTranspose2d(4, 6, 2, groups=2)
-        self.kernel = nn.Parameter(torch.randn(6, 5))
-        self.fc = nn.Linear(5, 3)
+        self.up = nn.ConvTranspose2d(4, 4, 2, groups=2)  # as many rows as channels, others
+        self.kernel = nn.Parameter(torch.randn(4, 4))
+        self.fc = nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.up(F.relu(self.grouped(F.relu(self.norm(self.conv(x)))))))
