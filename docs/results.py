@@ -21,7 +21,7 @@ from engine.frontier import pareto_frontier
 from engine.layers import find_layers
 from engine.perturbation import analyze, squared_error
 from engine.quantizers import Quantizer
-from engine.workloads import stored_analysis
+from engine.workloads import example_image, stored_analysis
 
 WORKLOAD = "resnet20-cifar10"
 COMMAND = "python docs/results.py"
@@ -60,7 +60,7 @@ def planner(analysis: Analysis, errors: np.ndarray) -> Planner:
 
 def unfolded_errors(workload: Workload, analysis: Analysis) -> np.ndarray:
     """‖ΔW‖² of the weights as trained, before any batch norm is folded into them."""
-    model, example = workload.model, workload.test[0][0].unsqueeze(0)
+    model, example = workload.model, example_image(workload.test)
     quantizer = Quantizer()
     errors = {
         layer.name: [

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Subset
 
 from engine.layers import evaluation_mode
 from engine.results import Evaluation, Progress, Provenance, wilson_interval
-from engine.traces import Loss, loss_function, weighted_mean
+from engine.traces import Loss, loss_function, outputs_of, weighted_mean
 from engine.workloads import Workload, describe_data
 
 METRICS = ("top-1",)
@@ -56,7 +56,7 @@ def evaluate(
         stack.enter_context(evaluation_mode(model))
         stack.enter_context(parametrize.cached())  # quantized weights are rounded once
         for images, targets in DataLoader(images_to_see, batch_size=batch_size):
-            outputs = model(images)
+            outputs = outputs_of(model, images)
             classes = _classes(outputs, targets)
             values = _losses(outputs, targets, workload.loss)
             if not bool(torch.isfinite(values).all()):
@@ -70,6 +70,7 @@ def evaluate(
             correct += int((outputs.argmax(1) == classes).sum())
             if progress:
                 progress(sum(sizes), total, "test images")
+    given = {} if max_images is None else {"max_images": max_images}
     loss, sem = weighted_mean(np.array(losses), np.array(sizes))
     seen = data if total == available else f"the first {total} of {data}"
     return Evaluation(
@@ -79,7 +80,9 @@ def evaluate(
         samples=total,
         loss=float(loss),
         loss_sem=float(sem) if np.isfinite(sem) else 0.0,
-        provenance=Provenance(0, seen, fingerprint, command or workload.command("evaluate")),
+        provenance=Provenance(
+            0, seen, fingerprint, command or workload.command("evaluate", **given)
+        ),
     )
 
 

@@ -15,7 +15,7 @@ from engine.layers import Layer, find_layers, fold_batch_norm, skipped_weights
 from engine.quantizers import Quantizer
 from engine.results import Progress, Provenance, check_bits
 from engine.traces import FEWEST_BATCHES, average_traces
-from engine.workloads import Workload, describe_data
+from engine.workloads import Workload, describe_data, example_image
 
 BIT_WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 OMEGA_GRANULARITIES = ("layer", "channel")
@@ -84,7 +84,7 @@ def analyze(
     batches = shuffled_batches(
         workload.calibration, images, min(batch_size, max(1, images // FEWEST_BATCHES)), generator
     )
-    example = workload.calibration[0][0].unsqueeze(0)
+    example = example_image(workload.calibration)
     model = fold_batch_norm(workload.model, example)
     layers = find_layers(model, example)
     errors = {}

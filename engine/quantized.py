@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 from engine.layers import Channels, find_layers, fold_batch_norm
 from engine.quantizers import Grid, Quantizer
 from engine.results import BitPlan, FormatError
-from engine.workloads import Workload, describe_data
+from engine.workloads import Workload, example_image
 
 PLAN_FILE = "plan.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -74,8 +74,7 @@ def quantize(
         "weight_range": weight_range or plan.quantizer.get("weight_range", defaults.range),
     }
     quantizer = Quantizer(*settings.values())
-    describe_data(workload.test)  # refuses an empty one
-    example = workload.test[0][0].unsqueeze(0)
+    example = example_image(workload.test)
     model = fold_batch_norm(workload.model, example).eval()
     layers = {layer.name: layer for layer in find_layers(model, example)}
     for name in plan.weight_bits:

@@ -220,12 +220,7 @@ def _probe(
     generator: Generator,
     index: int,
 ) -> _Probe:
-    outputs = model(images)
-    if not isinstance(outputs, Tensor):
-        raise ValueError(
-            f"model must return one tensor, got {type(outputs).__name__}: wrap it in a module "
-            "that picks the output the loss reads."
-        )
+    outputs = outputs_of(model, images)
     value = _mean_loss(outputs, targets, loss, index)
     if estimator != "gauss_newton":
         squares = _hessian_probe(value, weights, estimator == "hutchinson_shared", generator)
@@ -256,6 +251,21 @@ def _mean_loss(outputs: Tensor, targets: Tensor, loss: Loss, index: int) -> Tens
             "look for NaN in the images or a diverged network."
         )
     return value
+
+
+def outputs_of(model: nn.Module, images: Tensor) -> Tensor:
+    """What a network gives for images.
+
+    Raises:
+        ValueError: If that is not one tensor.
+    """
+    outputs = model(images)
+    if not isinstance(outputs, Tensor):
+        raise ValueError(
+            f"model must return one tensor, got {type(outputs).__name__}: wrap it in a module "
+            "that picks the output the loss reads."
+        )
+    return outputs
 
 
 def loss_function(loss: Loss) -> Callable[[Tensor, Tensor], Tensor]:

@@ -103,11 +103,11 @@ def load_workload_file(spec: str) -> Workload:
     if not path or not function:
         raise ValueError(f"workload file must be given as FILE.py:FUNCTION, got {spec!r}.")
     file = Path(path).resolve()
-    module_spec = importlib.util.spec_from_file_location(file.stem, file)
+    module_spec = importlib.util.spec_from_file_location(f"workload_file_{file.stem}", file)
     if module_spec is None or module_spec.loader is None or not file.is_file():
         raise FormatError(f"{path} must be a Python file with {function}(), but is none.")
     module = importlib.util.module_from_spec(module_spec)
-    sys.modules[file.stem] = module  # what the file pickles for data loading is found again
+    sys.modules[module.__name__] = module  # what the file pickles for data loading is found again
     try:
         module_spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's code raises
@@ -133,8 +133,7 @@ def describe_data(dataset: Any) -> tuple[str, str]:
     Raises:
         ValueError: If it holds no images.
     """
-    if len(dataset) == 0:
-        raise ValueError("dataset must hold at least one image, got 0 images.")
+    _check_not_empty(dataset)
     name = getattr(dataset, "name", f"{type(dataset).__name__}, {len(dataset)} images")
     fingerprint = getattr(dataset, "fingerprint", None)
     if fingerprint is None:
@@ -144,6 +143,22 @@ def describe_data(dataset: Any) -> tuple[str, str]:
             digest.update(image.numpy().tobytes() + repr(target).encode())
         fingerprint = digest.hexdigest()[:16]
     return str(name), str(fingerprint)
+
+
+def example_image(dataset: Any) -> "Tensor":
+    """The first image of a dataset as a batch of one, to run a network once.
+
+    Raises:
+        ValueError: If it holds no images.
+    """
+    _check_not_empty(dataset)
+    image: Tensor = dataset[0][0]
+    return image.unsqueeze(0)
+
+
+def _check_not_empty(dataset: Any) -> None:
+    if len(dataset) == 0:
+        raise ValueError("dataset must hold at least one image, got 0 images.")
 
 
 def load_weights(model: "nn.Module", path: Path) -> None:

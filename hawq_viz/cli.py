@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from engine.analysis import Analysis
+from engine.jobs.launching import ANALYZE_OPTIONS, QUANTIZER_OPTIONS
 from engine.results import BitPlan, Evaluation, FormatError
 from engine.workloads import DATA, stored_analysis, workload_names
 
@@ -24,17 +25,6 @@ DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}  # bytes
 BUDGET = re.compile(r"(\d+\.?\d*|\.\d+)\s*(B|KiB|MiB|GiB|bits?)?")
 POINTS_SHOWN = 10  # of a frontier without a budget
-ANALYZE_OPTIONS = (
-    "bit_widths",
-    "relative_sem",
-    "seed",
-    "batch_size",
-    "max_images",
-    "max_seconds",
-    "estimator",
-    "granularity",
-)
-QUANTIZER_OPTIONS = ("scheme", "weight_granularity", "weight_range")
 EXIT_CODES = """\
 exit codes:
   0  done

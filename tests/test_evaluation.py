@@ -223,3 +223,19 @@ def test_the_images_that_are_not_finite_are_named():
     images[6, 1] = math.nan
     with pytest.raises(ValueError, match=r"^loss of test images 5…9 must be finite, got nan: "):
         evaluate(network(), workload(test=TensorDataset(images, labels)), batch_size=5)
+
+
+def test_a_network_of_two_outputs_is_refused():
+    class Pair(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x, x
+
+    with pytest.raises(ValueError, match=r"^model must return one tensor, got tuple: wrap it in a"):
+        evaluate(Pair(), workload())
+
+
+def test_the_command_says_how_many_images_were_asked_for():
+    model, toy = network(), workload()
+    assert evaluate(model, toy).provenance.command == "evaluate(Workload(name='toy', …))"
+    asked = evaluate(model, toy, max_images=5).provenance.command
+    assert asked == "evaluate(Workload(name='toy', …), max_images=5)"

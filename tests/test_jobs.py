@@ -13,6 +13,7 @@ import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny import TINY
 
 from engine.jobs import FINAL, launch, list_runs, runs_folder, view
 from engine.jobs.events import STEPS_FOR_ETA, EventReader, EventWriter, seconds_left
@@ -27,20 +28,6 @@ pytestmark = pytest.mark.usefixtures("runs")
 
 SLEEPS = "import time\ndef make():\n    print('asleep', flush=True)\n    time.sleep(60)\n"
 FAILS = "def make():\n    raise {error}\n"
-TINY = """
-import torch
-from torch.utils.data import TensorDataset
-from engine.workloads import Workload
-
-def make():
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(
-        torch.nn.Conv2d(1, 3, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(12, 3)
-    )
-    images, labels = torch.randn(64, 1, 4, 4), torch.arange(64) % 3
-    data = TensorDataset(images, labels)
-    return Workload(name="tiny", model=model.eval(), calibration=data, train=data, test=data)
-"""
 
 
 def workload_file(folder: Path, text: str) -> str:

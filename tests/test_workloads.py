@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,14 @@ def test_the_users_file_makes_a_workload(tmp_path):
     loaded = load_workload_file(f"{file}:make_workload")
     assert loaded.name == "mine"
     assert type(loaded.model).__name__ == "Own"
+
+
+def test_the_users_file_takes_no_modules_place(tmp_path):
+    file = tmp_path / "json.py"
+    file.write_text(MAKES_ONE)
+    before = sys.modules["json"]
+    load_workload_file(f"{file}:make_workload")
+    assert sys.modules["json"] is before
 
 
 @pytest.mark.parametrize("spec", ["my.py", "my.py:", ":make_workload", ""])

@@ -10,20 +10,19 @@ from engine.jobs.processes import start_worker
 from engine.results import BitPlan, check_bits
 from engine.workloads import DATA, check_workload_name
 
+ANALYZE_OPTIONS = (
+    "bit_widths",
+    "relative_sem",
+    "seed",
+    "batch_size",
+    "max_images",
+    "max_seconds",
+    "estimator",
+    "granularity",
+)
 QUANTIZER_OPTIONS = ("scheme", "weight_granularity", "weight_range")
 OPTIONS = {
-    "analyze": (
-        "data",
-        "bit_widths",
-        "relative_sem",
-        "seed",
-        "batch_size",
-        "max_images",
-        "max_seconds",
-        "estimator",
-        "granularity",
-        *QUANTIZER_OPTIONS,
-    ),
+    "analyze": ("data", *ANALYZE_OPTIONS, *QUANTIZER_OPTIONS),
     "quantize": ("data", "plan", "uniform"),
 }
 
