@@ -11,6 +11,10 @@ traces        average Hessian traces with their standard errors
 perturbation  Ω of each layer at each bit width: `analyze`
 quantized     a new network from a network and a plan
 evaluation    measured accuracy with its interval
+recipe        the settings of a fine-tuning
+batches       which images a training sees, and when
+trainable     gradients through the rounding
+finetuning    train a quantized network, resumably: `finetune`
 jobs          long work in processes of its own, one directory a run
 """
 
@@ -20,12 +24,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from engine.analysis import Analysis as Analysis
     from engine.evaluation import evaluate as evaluate
+    from engine.finetuning import finetune as finetune
     from engine.frontier import Frontier as Frontier
     from engine.frontier import pareto_frontier as pareto_frontier
     from engine.perturbation import analyze as analyze
     from engine.quantized import load_quantized as load_quantized
     from engine.quantized import quantize as quantize
     from engine.quantized import save_quantized as save_quantized
+    from engine.recipe import Recipe as Recipe
     from engine.results import BitPlan as BitPlan
     from engine.results import Evaluation as Evaluation
     from engine.results import FormatError as FormatError
@@ -41,10 +47,12 @@ _NAMES = {
     "Evaluation": "results",
     "FormatError": "results",
     "Frontier": "frontier",
+    "Recipe": "recipe",
     "TraceEstimate": "results",
     "Workload": "workloads",
     "analyze": "perturbation",
     "evaluate": "evaluation",
+    "finetune": "finetuning",
     "load_quantized": "quantized",
     "load_workload": "workloads",
     "pareto_frontier": "frontier",

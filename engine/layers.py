@@ -121,6 +121,16 @@ def skipped_weights(model: nn.Module, layers: tuple[Layer, ...]) -> dict[str, st
     }
 
 
+def norms_after_layers(model: nn.Module, images: Tensor) -> list[tuple[Layer, str]]:
+    """Layers called once whose output one batch norm reads, and nothing else, with its name.
+
+    Args:
+        model: Any network; it comes back as it was.
+        images: [N, ...], one is enough.
+    """
+    return _watch(model, images).foldable()
+
+
 def fold_batch_norm(model: nn.Module, images: Tensor) -> nn.Module:
     """Copy a network with every batch norm that follows a layer folded into its weights.
 
@@ -135,7 +145,7 @@ def fold_batch_norm(model: nn.Module, images: Tensor) -> nn.Module:
     Raises:
         ValueError: If the folded network gives other outputs than the model.
     """
-    pairs = _watch(model, images).foldable()
+    pairs = norms_after_layers(model, images)
     folded = copy.deepcopy(model)
     with torch.no_grad():
         for layer, norm_name in pairs:
@@ -244,7 +254,7 @@ class _Watch(TorchDispatchMode):
                 self.readers[writer].append(norm)
 
     def foldable(self) -> list[tuple[Layer, str]]:
-        """Layers called once whose output one batch norm, called once, and nothing else reads."""
+        """Layers and the batch norms to fold into them, see `norms_after_layers`."""
         pairs = []
         for name, readers in self.readers.items():
             layer, norm = self.layers[name], readers[0] if len(readers) == 1 else None

@@ -37,7 +37,8 @@ class Workload:
     name: str
     model: "nn.Module"
     calibration: "Dataset[Any]"  # images the traces are estimated on, as in evaluation
-    train: "Dataset[Any]"  # images for fine-tuning
+    train: "Dataset[Any]"  # images for fine-tuning; if it changes them at random, its attribute
+    # `plain` gives the same images unchanged, to hold some back
     test: "Dataset[Any]"  # images the metric is measured on, and nothing else
     loss: "Loss" = "cross_entropy"
     metric: str = "top-1"
@@ -180,6 +181,7 @@ def load_weights(model: "nn.Module", path: Path) -> None:
 
 def _resnet20_cifar10(name: str, data: str) -> Workload:
     from engine.datasets.cifar10 import full_cifar10, sample_cifar10
+    from engine.datasets.images import AugmentedImages
     from engine.models.resnet_cifar import resnet20
 
     train, test = sample_cifar10() if data == "sample" else full_cifar10()
@@ -189,7 +191,7 @@ def _resnet20_cifar10(name: str, data: str) -> Workload:
         name=name,
         model=model.eval(),
         calibration=train,
-        train=train,
+        train=AugmentedImages(train),
         test=test,
         origin=f"{name} --data {data}",
     )

@@ -24,32 +24,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.datasets.cifar10 import CHANNEL_MEAN, CHANNEL_STD, full_cifar10
+from engine.datasets.images import PADDING, windows
 from engine.models.resnet_cifar import resnet20
 
 FOLDER = Path(__file__).parent
 NETWORKS = {"resnet20-cifar10": resnet20}
 LOG_TAIL = 10  # epochs of the log kept in the card
-
-
-def augmented(padded: Tensor, indices: Tensor, generator: torch.Generator) -> Tensor:
-    """Crop 32×32 windows at random from images padded to 40×40, and mirror half of them.
-
-    Args:
-        padded: [N, 3, 40, 40] uint8.
-        indices: [B] of the images to take.
-        generator: Source of the offsets and mirrorings.
-
-    Returns:
-        [B, 3, 32, 32] uint8, channels last in memory.
-    """
-    count, window = len(indices), torch.arange(32)
-    top, left = torch.randint(0, 9, (2, count), generator=generator)
-    mirror = torch.randint(0, 2, (count, 1), generator=generator).bool()
-    rows = top[:, None] + window
-    columns = left[:, None] + torch.where(mirror, window.flip(0), window)
-    return padded[indices[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(
-        0, 3, 1, 2
-    )
 
 
 def normalized(images: Tensor) -> Tensor:
@@ -79,7 +59,7 @@ def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
 def train(name: str, recipe: dict[str, float], seed: int, folder: Path, command: str) -> None:
     """Train one network, one log line an epoch; write the weights and the card at the end."""
     train_set, test_set = full_cifar10()
-    padded = F.pad(train_set.images, (4, 4, 4, 4))
+    padded = F.pad(train_set.images, (PADDING,) * 4)
     epochs, size = int(recipe["epochs"]), int(recipe["batch_size"])
     steps_an_epoch = len(padded) // size
 
@@ -115,7 +95,7 @@ def train(name: str, recipe: dict[str, float], seed: int, folder: Path, command:
             )
             optimizer.param_groups[0]["lr"] = rate
             labels = train_set.labels[indices]
-            logits = model(normalized(augmented(padded, indices, generator)))
+            logits = model(normalized(windows(padded[indices], generator)))
             loss = F.cross_entropy(logits, labels)
             optimizer.zero_grad()
             loss.backward()

@@ -10,9 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from engine.results import FormatError
+
+PADDING = 4  # pixels around an image before a window is cut out of it
 
 
 def stack_of(sheet: Path, side: int) -> np.ndarray:
@@ -96,3 +99,53 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         digest = hashlib.sha256(self.images.numpy().tobytes())
         digest.update(self.labels.numpy().tobytes())
         return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, eq=False)
+class AugmentedImages(Dataset[tuple[Tensor, int]]):
+    """The same images for training: shifted by up to 4 pixels and mirrored at random when read.
+
+    Draws from torch's own generator, so that whoever reads them chooses the seed.
+    """
+
+    plain: LabelledImages  # without the changes
+
+    def __len__(self) -> int:
+        return len(self.plain)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
+        padded = F.pad(self.plain.images[indices], (PADDING,) * 4)
+        images = self.plain.normalized(windows(padded))
+        return list(zip(images, self.plain.labels[indices].tolist(), strict=True))
+
+    @property
+    def name(self) -> str:
+        """Which data, in words."""
+        return f"{self.plain.name}, shifted and mirrored"
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the images as they are stored."""
+        return self.plain.fingerprint
+
+
+def windows(padded: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Cut a window out of each padded image at random, and mirror half of them.
+
+    Args:
+        padded: [B, 3, side + 8, side + 8], 4 pixels added on every side.
+        generator: Source of the offsets and mirrorings; torch's own by default.
+
+    Returns:
+        [B, 3, side, side], channels last in memory.
+    """
+    count, window = len(padded), torch.arange(padded.shape[-1] - 2 * PADDING)
+    top, left = torch.randint(0, 2 * PADDING + 1, (2, count), generator=generator)
+    mirror = torch.randint(0, 2, (count, 1), generator=generator).bool()
+    rows = top[:, None] + window
+    columns = left[:, None] + torch.where(mirror, window.flip(0), window)
+    images = torch.arange(count)[:, None, None]
+    return padded[images, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -1,0 +1,214 @@
+"""Make a quantized network trainable, and a trained one a quantized network again.
+
+The float weights behind the rounding are trained. Rounding has no slope, so its own is taken for
+that of the clamp alone (straight-through estimator: Bengio et al., "Estimating or Propagating
+Gradients Through Stochastic Neurons", 2013); the scale of a grid may learn too (LSQ: Esser et al.,
+"Learned Step Size Quantization", ICLR 2020).
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrize import ParametrizationList
+
+from engine.layers import Channels, norms_after_layers
+from engine.quantized import QuantizedWeight
+from engine.quantizers import Grid
+
+LEAST_SCALE = 1e-9  # of a grid or a live batch norm: training may shrink it, but not turn its sign
+
+
+class TrainedWeight(QuantizedWeight):
+    """A quantized weight that gradients pass through, to the weight and, if it learns, the scale.
+
+    Gives the same values as a `QuantizedWeight` of the same grid.
+    """
+
+    def __init__(self, weight: QuantizedWeight, learned: bool, count: int) -> None:
+        super().__init__(weight.grid, weight.bits, weight.channels)
+        scale = self.get_buffer("scale")
+        # A step size feels all its weights at once; LSQ scales its gradient to theirs.
+        self.pace = (count / scale.numel() * max(abs(self.low), self.high, 1)) ** -0.5
+        if learned:
+            del self._buffers["scale"]
+            self.scale = nn.Parameter(scale)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Round a weight to the grid."""
+        rounded = _StraightThrough.apply(
+            self.channels.rows(weight),
+            self.scale,
+            self.zero_point,
+            self.low,
+            self.high,
+            self.pace,
+        )
+        return self.channels.weight(rounded, weight.shape)
+
+    def quantized(self) -> QuantizedWeight:
+        """The same as it is deployed."""
+        scale = torch.as_tensor(self.scale).detach()
+        grid = Grid(scale, self.get_buffer("zero_point"), self.low, self.high)
+        return QuantizedWeight(grid, self.bits, self.channels)
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Q(w) with ∂Q/∂w = 1 where no code is clamped, else 0, and ∂Q/∂s = code − z − [w/s there]."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int, pace: float
+    ) -> Tensor:
+        position = rows / scale
+        nearest = (position + zero_point).round()
+        codes = nearest.clamp(low, high)
+        levels = codes - zero_point
+        inside = codes == nearest
+        if ctx.needs_input_grad[1]:
+            ctx.save_for_backward(inside, torch.where(inside, levels - position, levels))
+            ctx.scale_shape, ctx.pace = scale.shape, pace
+        else:
+            ctx.save_for_backward(inside)
+        return levels * scale
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        inside, *slope = ctx.saved_tensors
+        to_scale = None
+        if slope:
+            to_scale = ((gradient * slope[0]).sum_to_size(ctx.scale_shape)) * ctx.pace
+        return gradient * inside, to_scale, None, None, None, None
+
+
+def trainable(quantized: nn.Module, *, learned_scales: bool) -> nn.Module:
+    """Copy a network that `quantize` returned, ready to be trained."""
+    model = copy.deepcopy(quantized)
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    made: dict[QuantizedWeight, TrainedWeight] = {}  # a weight that two layers share stays one
+    for owner, i, weight in _quantized_weights(model):
+        if weight not in made:
+            made[weight] = TrainedWeight(weight, learned_scales, owner.original.numel())
+        owner[i] = made[weight]
+    return model
+
+
+def deployed(model: nn.Module) -> nn.Module:
+    """Copy a network under training as `quantize` would return it: batch norms folded again."""
+    model = copy.deepcopy(model)
+    made: dict[nn.Module, QuantizedWeight] = {}
+    for owner, i, weight in _quantized_weights(model):
+        assert isinstance(weight, TrainedWeight)
+        owner[i] = made.setdefault(weight, weight.quantized())
+    for name, norm in list(model.named_modules()):
+        if isinstance(norm, LiveNorm):
+            _fold(model.get_submodule(norm.layer), norm)
+            _replace(model, name, nn.Identity())
+    return model.eval()
+
+
+def _quantized_weights(model: nn.Module) -> list[tuple[ParametrizationList, int, QuantizedWeight]]:
+    return [
+        (owner, i, weight)
+        for owner in model.modules()
+        if isinstance(owner, ParametrizationList)
+        for i, weight in enumerate(owner)
+        if isinstance(weight, QuantizedWeight)
+    ]
+
+
+class LiveNorm(nn.Module):
+    """A batch norm that was folded into a layer, alive again: it begins as the identity.
+
+    Args:
+        norm: As it was in the float network.
+        layer: Name of the layer that it was folded into.
+        channels: Of that layer.
+        mean: Of the layer's output, [channels].
+        variance: Likewise.
+    """
+
+    def __init__(
+        self, norm: _BatchNorm, layer: str, channels: Channels, mean: Tensor, variance: Tensor
+    ) -> None:
+        super().__init__()
+        self.layer, self.channels = layer, channels
+        self.norm = copy.deepcopy(norm)
+        self.norm.affine = True
+        self.norm.weight = nn.Parameter((variance + norm.eps).sqrt())
+        self.norm.bias = nn.Parameter(mean.clone())
+        assert self.norm.running_mean is not None
+        assert self.norm.running_var is not None
+        self.norm.running_mean.copy_(mean)
+        self.norm.running_var.copy_(variance)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize."""
+        return self.norm(x)
+
+    def keep_positive(self) -> None:
+        """See that folding turns no sign: a negative one would mirror the codes of a weight."""
+        self.norm.weight.clamp_(min=LEAST_SCALE)
+
+
+def revive_norms(model: nn.Module, original: nn.Module, images: Tensor) -> None:
+    """Put live batch norms after the layers of a quantized network, in place.
+
+    Args:
+        model: What `trainable` returned; gives the same outputs as before, in eval mode.
+        original: The float network with its batch norms.
+        images: To find out mean and variance of each layer's output on.
+    """
+    found = [
+        (layer, name)
+        for layer, name in norms_after_layers(original, images[:1])
+        if isinstance(model.get_submodule(name), nn.Identity)
+    ]
+    moments: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def measure(name: str, output: Tensor) -> None:
+        axes = [axis for axis in range(output.dim()) if axis != 1]
+        moments[name] = output.mean(axes), output.var(axes, unbiased=False)
+
+    hooks = [
+        model.get_submodule(layer.name).register_forward_hook(
+            lambda _, __, output, name=layer.name: measure(name, output)
+        )
+        for layer, _ in found
+    ]
+    try:
+        with torch.no_grad():
+            model.eval()(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for layer, name in found:
+        norm = original.get_submodule(name)
+        assert isinstance(norm, _BatchNorm)
+        _replace(model, name, LiveNorm(norm, layer.name, layer.channels, *moments[layer.name]))
+
+
+@torch.no_grad()
+def _fold(layer: nn.Module, live: LiveNorm) -> None:
+    """y · f + shift, into the weights, their scales and the bias: no code changes."""
+    norm = live.norm
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    parametrizations: Any = layer.parametrizations
+    weights = parametrizations["weight"]
+    original, quantized = weights.original, weights[0]
+    rows = live.channels.rows(original) * factor[:, None]
+    original.copy_(live.channels.weight(rows, original.shape))
+    quantized.scale.mul_(factor[:, None])
+    bias: Any = layer.bias
+    bias.copy_((bias - norm.running_mean) * factor + norm.bias)
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)
