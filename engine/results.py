@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
 
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
 Progress = Callable[[int, int, str], None]  # told (done, in all, of what) as long work goes on
 
@@ -102,7 +102,7 @@ class TraceEstimate:
         """The 95 % interval of the mean by Student's t."""
         if self.samples < 2:
             return -math.inf, math.inf
-        half = float(t.ppf(0.5 + CONFIDENCE / 2, self.samples - 1)) * self.sem
+        half = float(stdtrit(self.samples - 1, 0.5 + CONFIDENCE / 2)) * self.sem
         return self.mean - half, self.mean + half
 
     @property
@@ -162,7 +162,7 @@ def wilson_interval(successes: int, samples: int) -> tuple[float, float]:
         successes: 0…samples.
         samples: At least 1.
     """
-    z2 = float(norm.ppf(0.5 + CONFIDENCE / 2)) ** 2
+    z2 = float(ndtri(0.5 + CONFIDENCE / 2)) ** 2
     share = successes / samples
     centre = (share + z2 / (2 * samples)) / (1 + z2 / samples)
     spread = math.sqrt(z2 * share * (1 - share) / samples + (z2 / (2 * samples)) ** 2)

@@ -3,21 +3,30 @@
 import os
 import re
 import secrets
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from filelock import FileLock
 from platformdirs import user_data_path
 
-from engine.results import read_json, reading, write_json
+from engine.results import FormatError, read_json, reading, write_json
 
+CANCEL = "CANCEL"  # is there once someone has asked the run to stop
+CHECKPOINT = "checkpoint.pt"
 EVENTS = "events.jsonl"
 LOG = "log.txt"
 PROCESS = "proc.json"
+RESERVE = "reserve"  # room for the last words on a disk that is full
 SPEC = "spec.json"
+TICKET = "ticket"  # when the run took its place in the line
 
+CHANGES = "changes.lock"  # beside the runs
+RESERVED = 2**16  # bytes
 RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z0-9]+(-[a-z0-9]+)*-[0-9a-f]{4}")
 LONGEST_WORKLOAD = 40  # characters of its name in a run's id
 
@@ -26,11 +35,18 @@ LONGEST_WORKLOAD = 40  # characters of its name in a run's id
 class Spec:
     """What was asked of a run."""
 
-    work: str  # analyze or quantize
+    work: str  # analyze, quantize or finetune
     workload: str
     options: dict[str, Any]
     created: str  # UTC, ISO 8601
     workload_file: str | None = None  # FILE.py:FUNCTION that makes the workload, if not by name
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            kind = dict if field.name == "options" else str
+            value = getattr(self, field.name)
+            if not isinstance(value, kind) and (field.name, value) != ("workload_file", None):
+                raise TypeError(f"{field.name} is {value!r}")
 
     def save(self, folder: Path) -> None:
         """Write `spec.json`."""
@@ -39,9 +55,9 @@ class Spec:
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read `spec.json`; FormatError where it is damaged."""
-        fields = read_json(folder / SPEC, "run")
+        written = read_json(folder / SPEC, "run")
         with reading(folder / SPEC, "run"):
-            return cls(**fields)
+            return cls(**written)
 
 
 def runs_folder() -> Path:
@@ -53,13 +69,23 @@ def runs_folder() -> Path:
 def new_run(
     work: str, workload: str, options: Mapping[str, Any], workload_file: str | None
 ) -> Path:
-    """Make the folder of a new run with its spec; ids sort by the time they were made."""
+    """Make the folder of a new run with its spec; ids sort by the time they were made.
+
+    Raises:
+        FormatError: If it cannot be written.
+    """
     now = datetime.now(UTC)
     name = re.sub("[^a-z0-9]+", "-", workload.lower())[:LONGEST_WORKLOAD].strip("-") or "workload"
     folder = runs_folder() / f"{now:%Y%m%d-%H%M%S}-{work}-{name}-{secrets.token_hex(2)}"
-    folder.mkdir(parents=True)
     created = now.isoformat(timespec="milliseconds")
-    Spec(work, workload, dict(options), created, workload_file).save(folder)
+    with writing_in(folder.parent):
+        folder.mkdir(parents=True)
+        try:
+            reserve_room(folder)
+            Spec(work, workload, dict(options), created, workload_file).save(folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
     return folder
 
 
@@ -74,3 +100,38 @@ def run_folder(run_id: str) -> Path:
     if folder is None or not (folder / SPEC).is_file():
         raise ValueError(f"run must be the id of one in {runs_folder()}, got {run_id!r}.")
     return folder
+
+
+@contextmanager
+def changing(run_id: str) -> Iterator[Path]:
+    """Hold off others who would cancel, resume or delete a run; its folder.
+
+    Raises:
+        ValueError: If there is no such run, or no longer.
+        FormatError: If something cannot be written.
+    """
+    folder = run_folder(run_id)
+    with writing_in(folder.parent), FileLock(folder.parent / CHANGES):
+        yield run_folder(run_id)
+
+
+def reserve_room(folder: Path) -> None:
+    """Take a little of the disk, to be given back where the last words would not fit."""
+    (folder / RESERVE).write_bytes(os.urandom(RESERVED))  # no file system can pack it
+
+
+class writing_in:  # noqa: N801 — reads as a statement: `with writing_in(folder):`
+    """Turn what a folder refuses into a FormatError that names it and the way out."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError):
+            raise FormatError(
+                f"the folder of runs, {self.folder}, must be writable, but {error.strerror}: "
+                "free space or rights there, or choose another folder in HAWQ_VIZ_RUNS."
+            ) from error

@@ -1,30 +1,42 @@
-"""Start a run, once it is clear that it can be done."""
+"""Start a run, once it is clear that it can be done; go on with one that was cut."""
 
+import shutil
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from engine.jobs.folders import new_run
-from engine.jobs.processes import start_worker
-from engine.results import BitPlan, check_bits
-from engine.workloads import DATA, check_workload_name
-
-ANALYZE_OPTIONS = (
-    "bit_widths",
-    "relative_sem",
-    "seed",
-    "batch_size",
-    "max_images",
-    "max_seconds",
-    "estimator",
-    "granularity",
+from engine.jobs.ending import is_
+from engine.jobs.events import EventWriter
+from engine.jobs.folders import (
+    CANCEL,
+    EVENTS,
+    PROCESS,
+    Spec,
+    changing,
+    new_run,
+    reserve_room,
+    writing_in,
 )
-QUANTIZER_OPTIONS = ("scheme", "weight_granularity", "weight_range")
-OPTIONS = {
-    "analyze": ("data", *ANALYZE_OPTIONS, *QUANTIZER_OPTIONS),
-    "quantize": ("data", "plan", "uniform"),
-}
+from engine.jobs.options import (
+    ANALYZE_OPTIONS,
+    FINETUNE_OPTIONS,
+    OPTIONS,
+    QUANTIZER_OPTIONS,
+    check_options,
+)
+from engine.jobs.processes import start_worker
+from engine.jobs.runs import RESUMABLE, state_of
+from engine.jobs.turns import take_ticket
+from engine.workloads import check_workload_name
+
+__all__ = [
+    "ANALYZE_OPTIONS",
+    "FINETUNE_OPTIONS",
+    "OPTIONS",
+    "QUANTIZER_OPTIONS",
+    "launch",
+    "resume",
+]
 
 
 def launch(
@@ -37,11 +49,12 @@ def launch(
     """Start a run in a process of its own, which outlives this one.
 
     Args:
-        kind: "analyze" or "quantize".
+        kind: "analyze", "quantize" or "finetune".
         workload: A name that `load_workload` knows.
         options: Arguments of the work. For analyze: "data" and those of
             `engine.perturbation.analyze`. For quantize: "data", "plan" and, to compare with,
-            "uniform" (fields of a `BitPlan` or None).
+            "uniform" (fields of a `BitPlan` or None). For finetune: "data", "plan", "recipe" (what
+            people call the settings) and the settings of `engine.finetuning.finetune`.
         workload_file: FILE.py:FUNCTION that makes the workload, in place of a known name. The file
             is run: never take it from a page, an upload or a result.
 
@@ -50,6 +63,7 @@ def launch(
 
     Raises:
         ValueError: If anything of that is unknown or cannot be.
+        FormatError: If the folder of runs cannot be written.
     """
     options = dict(options or {})
     if kind not in OPTIONS:
@@ -59,36 +73,40 @@ def launch(
     else:
         path, _, function = workload_file.rpartition(":")
         workload_file = f"{Path(path).resolve()}:{function}"
-    _check_options(kind, workload, options)
+    check_options(kind, workload, options, known=workload_file is None)
     folder = new_run(kind, workload, options, workload_file)
-    start_worker(folder)
+    with writing_in(folder.parent):
+        try:
+            take_ticket(folder)
+            start_worker(folder)
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
     return folder.name
 
 
-def _check_options(kind: str, workload: str, options: Mapping[str, Any]) -> None:
-    for name in options:
-        if name not in OPTIONS[kind]:
-            near = get_close_matches(name, OPTIONS[kind], n=1, cutoff=0)[0]
+def resume(run_id: str) -> None:
+    """Go on with a run in its folder, from its checkpoint where its kind keeps one.
+
+    It joins the line at its end. Of several who ask for that at once, one gets it.
+
+    Raises:
+        ValueError: If there is no such run, or it is not failed, cancelled or crashed.
+        FormatError: If its spec is damaged, or its folder cannot be written.
+    """
+    with changing(run_id) as folder:
+        state = state_of(folder)
+        if state not in RESUMABLE:
             raise ValueError(
-                f"options of {kind} must be among {', '.join(OPTIONS[kind])}, got {name!r}: "
-                f"the nearest is {near!r}."
+                f"run must be failed, cancelled or crashed to be resumed, got {run_id}, "
+                f"which {is_(state)}."
             )
-    if options.get("data", DATA[0]) not in DATA:
-        raise ValueError(f"data must be one of {', '.join(DATA)}, got {options['data']!r}.")
-    for bits in options.get("bit_widths") or ():
-        check_bits(bits, "bit_widths")
-    if kind == "quantize":
-        if options.get("plan") is None:
-            raise ValueError("options of quantize must hold a plan, got none.")
-        for name in ("plan", "uniform"):
-            if options.get(name) is not None:
-                _check_plan(name, workload, options[name])
-
-
-def _check_plan(name: str, workload: str, fields: Mapping[str, Any]) -> None:
-    try:
-        plan = BitPlan(**fields)
-    except TypeError as error:
-        raise ValueError(f"{name} must hold the fields of a BitPlan, but {error}.") from error
-    if plan.workload != workload:
-        raise ValueError(f"{name} must be for {workload!r}, got one for {plan.workload!r}.")
+        Spec.load(folder)
+        reserve_room(folder)
+        take_ticket(folder)
+        (folder / PROCESS).unlink(missing_ok=True)  # so that it counts as starting from here on
+        events = EventWriter(folder / EVENTS)
+        events.write("resumed")
+        events.close()
+        (folder / CANCEL).unlink(missing_ok=True)
+        start_worker(folder)

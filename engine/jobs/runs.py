@@ -1,23 +1,30 @@
 """What can be seen of a run, at any time and from any process."""
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from engine.jobs.events import EventReader, Row, seconds_left
-from engine.jobs.folders import EVENTS, LOG, RUN_ID, Spec, run_folder, runs_folder
+from engine.jobs.events import FINAL, Row
+from engine.jobs.folders import CANCEL, EVENTS, LOG, RUN_ID, Spec, run_folder, runs_folder
 from engine.jobs.processes import is_alive
+from engine.jobs.reading import EventReader, Rows, latest, seconds_a_step, seconds_left
+from engine.jobs.turns import line
 
-FINAL = ("finished", "failed", "crashed")
+RESUMABLE = ("failed", "cancelled", "crashed")
+STATES = {"resumed": "queued", "queued": "queued", "started": "running"} | {
+    state: state for state in FINAL[:3]
+}  # event → what it says of the run
 LOG_TAIL = 8_000  # bytes
 READERS = 256  # runs whose events are kept in memory
+SECONDS_BETWEEN_LOOKS = 0.2
 CRASHED = (
     "The worker ended without a word: it was stopped from outside, or memory ran out. "
-    "Start the run again."
+    "Resume the run."
 )
 
 
@@ -27,18 +34,35 @@ class RunView:
 
     id: str
     folder: Path
-    kind: str  # analyze or quantize
+    kind: str  # analyze, quantize or finetune
     workload: str
     options: dict[str, Any]
     created: str  # UTC, ISO 8601
-    state: str  # queued, running, finished, failed or crashed
+    state: str  # queued, running, finished, failed, cancelled or crashed
     done: int  # steps
     total: int  # steps; 0 before the first is known
     note: str  # what is being done
     eta_seconds: float | None
-    rows: tuple[Row, ...]  # every event
+    rows: Sequence[Row]  # every event
     results: dict[str, dict[str, Any]]  # name → JSON of the result
     error: str | None  # one sentence, where it failed or crashed
+    place: int = 0  # runs ahead of it, the one at work among them; 0 if it is not queued
+    cancelling: bool = False  # whether it was asked to stop and has not yet
+
+    @property
+    def resumable(self) -> bool:
+        """Whether it can go on."""
+        return self.state in RESUMABLE
+
+    @property
+    def steps_per_second(self) -> float | None:
+        """The rate of the last steps; None where it is unknown or nothing is going on."""
+        each = seconds_a_step(self.rows) if self.state == "running" else None
+        return 1 / each if each else None
+
+    def latest(self, event: str) -> tuple[Row, ...]:
+        """The rows of an event in order, each step once however often the run was resumed."""
+        return latest(self.rows, event)
 
     def artefact(self, name: str) -> Path:
         """Path of a file or folder that the run wrote, or would have.
@@ -57,7 +81,7 @@ class RunView:
             with (self.folder / LOG).open("rb") as log:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL))
                 return log.read().decode(errors="replace")
-        except FileNotFoundError:
+        except OSError:
             return ""
 
 
@@ -68,15 +92,49 @@ def view(run_id: str) -> RunView:
         ValueError: If there is no run of that id.
         FormatError: If its spec is damaged.
     """
-    folder = run_folder(run_id)
+    return _view(run_folder(run_id), None)
+
+
+def list_runs() -> list[RunView]:
+    """All runs, newest first; folders that hold no readable run are passed over."""
+    root = runs_folder()
+    waiting = line(root)
+    views = []
+    for folder in root.iterdir() if root.is_dir() else ():
+        if RUN_ID.fullmatch(folder.name):
+            with suppress(ValueError):
+                views.append(_view(folder, waiting))
+    return sorted(views, key=lambda seen: seen.created, reverse=True)
+
+
+def follow(run_id: str) -> Iterator[RunView]:
+    """Look at a run again and again, up to and with the moment it is over.
+
+    Raises:
+        ValueError: If there is no run of that id, or no longer.
+    """
+    while (seen := view(run_id)).state not in FINAL:
+        yield seen
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    yield seen
+
+
+def state_of(folder: Path) -> str:
+    """The state of a run."""
+    return _look(folder)[0]
+
+
+def _view(folder: Path, waiting: list[str] | None) -> RunView:
     spec = Spec.load(folder)
-    alive = is_alive(folder)  # asked first: a worker that ends in between has said its last word
-    rows = _reader(folder / EVENTS).rows()
-    state = _state(rows, alive)
+    state, rows = _look(folder)
+    if state == "queued" and waiting is None:
+        waiting = line(folder.parent)
+    ahead = waiting.index(folder.name) if waiting and folder.name in waiting else 0
     progress = next((row for row in reversed(rows) if row["event"] == "progress"), {})
-    failed = next((row for row in reversed(rows) if row["event"] == "failed"), {})
+    failed = next((row for row in reversed(rows.rare) if row["event"] == "failed"), {})
+    live = state not in FINAL
     return RunView(
-        id=run_id,
+        id=folder.name,
         folder=folder,
         kind=spec.work,
         workload=spec.workload,
@@ -88,19 +146,28 @@ def view(run_id: str) -> RunView:
         note=progress.get("note", ""),
         eta_seconds=seconds_left(rows) if state == "running" else None,
         rows=rows,
-        results={row["name"]: row["result"] for row in rows if row["event"] == "result"},
-        error=CRASHED if state == "crashed" else failed.get("error"),
+        results={row["name"]: row["result"] for row in rows.rare if row["event"] == "result"},
+        error={"crashed": CRASHED, "failed": failed.get("error")}.get(state),
+        place=ahead if state == "queued" else 0,
+        cancelling=live and (folder / CANCEL).exists(),
     )
 
 
-def list_runs() -> list[RunView]:
-    """All runs, newest first; folders that hold no readable run are passed over."""
-    views = []
-    for folder in runs_folder().iterdir() if runs_folder().is_dir() else ():
-        if RUN_ID.fullmatch(folder.name):
-            with suppress(ValueError):
-                views.append(view(folder.name))
-    return sorted(views, key=lambda seen: seen.created, reverse=True)
+def _look(folder: Path) -> tuple[str, Rows]:
+    """State and events of a run.
+
+    A process is asked for only where the last word is none, and before that word is read again: a
+    worker that ends in between has said it.
+    """
+    reader = _reader(folder / EVENTS)
+    rows = reader.rows()
+    if (state := _said(rows)) in FINAL:
+        return state, rows
+    alive = is_alive(folder)
+    rows = reader.rows()
+    if (state := _said(rows)) in FINAL or alive:
+        return state, rows
+    return "cancelled" if (folder / CANCEL).exists() else "crashed", rows
 
 
 @lru_cache(maxsize=READERS)
@@ -108,11 +175,7 @@ def _reader(path: Path) -> EventReader:
     return EventReader(path)
 
 
-def _state(rows: Sequence[Row], alive: bool) -> str:
-    said = [row["event"] for row in rows if row["event"] in ("queued", "started", *FINAL)]
-    last = said[-1] if said else "started"
-    if last in FINAL:
-        return last
-    if not alive:
-        return "crashed"
-    return "queued" if last == "queued" else "running"
+def _said(rows: Rows) -> str:
+    """What the last word that says anything of the state says; nothing is said while it waits."""
+    last = (STATES[row["event"]] for row in reversed(rows.rare) if row["event"] in STATES)
+    return next(last, "queued")

@@ -2,20 +2,26 @@
 
 import math
 import shlex
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.analysis import Analysis
-from engine.jobs.events import EventWriter
-from engine.jobs.folders import Spec
+from engine.jobs.events import EventWriter, Row
+from engine.jobs.folders import CHECKPOINT, EVENTS, Spec
+from engine.jobs.reading import EventReader
+from engine.recipe import Recipe
 from engine.results import BitPlan, Evaluation, Progress
 from engine.workloads import DATA, load_workload, load_workload_file
 
 if TYPE_CHECKING:
+    from engine.finetuning import Event
     from engine.workloads import Workload
+
+QUANTIZED = "quantized"  # folder of the network in the run's folder
+TRAINING = ("reference", "measurement", "step", "checkpoint")
 
 
 def measure_plan(
@@ -125,7 +131,7 @@ def _quantize(
     measured = measure_plan(
         workload,
         plan,
-        folder=folder / "quantized",
+        folder=folder / QUANTIZED,
         uniform=BitPlan(**uniform) if uniform else None,
         progress=events.progress,
     )
@@ -133,7 +139,97 @@ def _quantize(
         events.write("result", name=name, result=evaluation.to_json())
 
 
+def _finetune(
+    workload: "Workload", options: dict[str, Any], folder: Path, events: EventWriter
+) -> None:
+    """Measure the float and the rounded network, train, and measure again.
+
+    What an earlier start of the run has measured is not measured again; the training goes on from
+    its checkpoint.
+    """
+    from engine.evaluation import evaluate
+    from engine.finetuning import Finished, finetune
+    from engine.quantized import quantize, save_quantized
+
+    plan = BitPlan(**options.pop("plan"))
+    options.pop("recipe", None)
+    said = EventReader(folder / EVENTS).rows()
+    done = {row["name"] for row in said if row["event"] == "result"}
+    out = folder / QUANTIZED
+    again = partial(workload.command, "quantize", plan=out / "plan.json", out=out)
+    untrained: dict[str, tuple[Callable[[], Any], str]] = {
+        "float": (lambda: workload.model, workload.command("evaluate")),
+        "plan": (lambda: quantize(workload, plan), again()),
+    }
+    for name, (model, command) in untrained.items():
+        if name not in done:
+            measured = evaluate(model(), workload, progress=events.progress, command=command)
+            events.write("result", name=name, result=measured.to_json())
+    for event in finetune(workload, plan, checkpoint=folder / CHECKPOINT, **options):
+        _tell(event, events)
+    assert isinstance(event, Finished)
+    trained = {
+        "steps": event.step,
+        "best_step": event.best_step,
+        "stopped_because": event.stopped_because,
+        "seconds": training_seconds(EventReader(folder / EVENTS).rows()),
+    }
+    events.write("result", name="training", result=trained)
+    save_quantized(event.model, out)
+    command = again(**_as_typed(options))
+    measured = evaluate(event.model, workload, progress=events.progress, command=command)
+    events.write("result", name="finetuned", result=measured.to_json())
+
+
+def _tell(event: "Event", events: EventWriter) -> None:
+    """Write what the training says."""
+    from engine.finetuning import Checkpoint, Measurement, Reference, Step
+
+    if isinstance(event, Step):
+        if math.isfinite(event.loss):  # JSON has no other
+            events.thinned("step", **asdict(event))
+        events.progress(event.step, event.steps, "training steps")
+    elif isinstance(event, Reference):
+        events.write("reference", held_out=_in_short(event.held_out), test=_in_short(event.test))
+    elif isinstance(event, Measurement):
+        measured = {"held_out": _in_short(event.held_out), "test": _in_short(event.test)}
+        events.write("measurement", step=event.step, **measured, best=event.best)
+    elif isinstance(event, Checkpoint):
+        events.write("checkpoint", step=event.step)
+
+
+def _in_short(evaluation: Evaluation) -> dict[str, float]:
+    """What a live chart shows of an evaluation."""
+    low, high = evaluation.interval
+    value, samples, loss = evaluation.value, evaluation.samples, evaluation.loss
+    return {"value": value, "low": low, "high": high, "samples": samples, "loss": loss}
+
+
+def _as_typed(options: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a training as options of the command line."""
+    epochs = options.get("epochs", Recipe.epochs)
+    others = {
+        name: value
+        for name, value in options.items()
+        if value is not None and name not in ("epochs", "checkpoint_every")
+    }
+    return {"finetune": epochs, **others}
+
+
+def training_seconds(rows: Sequence[Row]) -> float:
+    """Seconds of training that rows tell of, over all starts of a run and without its pauses."""
+    seconds, before = 0.0, None
+    for row in rows:
+        if row["event"] == "started":
+            before = None
+        elif row["event"] in TRAINING:
+            seconds += row["time"] - (row["time"] if before is None else before)
+            before = row["time"]
+    return seconds
+
+
 WORK: dict[str, Callable[["Workload", dict[str, Any], Path, EventWriter], None]] = {
     "analyze": _analyze,
     "quantize": _quantize,
+    "finetune": _finetune,
 }
