@@ -1,9 +1,12 @@
 """Measure a network on a workload's test images, with intervals."""
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
@@ -50,26 +53,21 @@ def evaluate(
     data, fingerprint = describe_data(workload.test)
     available = len(workload.test)  # type: ignore[arg-type]
     total = min(available, max_images or available)
-    images_to_see = Subset(workload.test, range(total))
     correct, sizes, losses = 0, list[int](), list[float]()
-    with ExitStack() as stack:
-        stack.enter_context(evaluation_mode(model))
-        stack.enter_context(parametrize.cached())  # quantized weights are rounded once
-        for images, targets in DataLoader(images_to_see, batch_size=batch_size):
-            outputs = outputs_of(model, images)
-            classes = _classes(outputs, targets)
-            values = _losses(outputs, targets, workload.loss)
-            if not bool(torch.isfinite(values).all()):
-                raise ValueError(
-                    f"loss of test images {sum(sizes)}…{sum(sizes) + len(images) - 1} must be "
-                    f"finite, got {float(values[~torch.isfinite(values)][0])}: look for NaN in "
-                    "the images or the weights."
-                )
-            losses += values.double().tolist()
-            sizes += [len(images) // len(values)] * len(values)
-            correct += int((outputs.argmax(1) == classes).sum())
-            if progress:
-                progress(sum(sizes), total, "test images")
+    for outputs, targets in _seen(model, workload, total, batch_size):
+        classes = _classes(outputs, targets)
+        values = _losses(outputs, targets, workload.loss)
+        if not bool(torch.isfinite(values).all()):
+            raise ValueError(
+                f"loss of test images {sum(sizes)}…{sum(sizes) + len(outputs) - 1} must be "
+                f"finite, got {float(values[~torch.isfinite(values)][0])}: look for NaN in "
+                "the images or the weights."
+            )
+        losses += values.double().tolist()
+        sizes += [len(outputs) // len(values)] * len(values)
+        correct += int((outputs.argmax(1) == classes).sum())
+        if progress:
+            progress(sum(sizes), total, "test images")
     given = {} if max_images is None else {"max_images": max_images}
     loss, sem = weighted_mean(np.array(losses), np.array(sizes))
     seen = data if total == available else f"the first {total} of {data}"
@@ -84,6 +82,68 @@ def evaluate(
             0, seen, fingerprint, command or workload.command("evaluate", **given)
         ),
     )
+
+
+@torch.no_grad()
+def correct_images(
+    model: nn.Module, workload: Workload, *, batch_size: int = 500
+) -> NDArray[np.bool_]:
+    """Tell which test images a network classifies right, to compare networks image by image.
+
+    Args:
+        model: As for `evaluate`.
+        workload: Likewise.
+        batch_size: Images at once.
+
+    Returns:
+        [test images], in their order.
+    """
+    total = len(workload.test)  # type: ignore[arg-type]
+    right = [
+        (outputs.argmax(1) == _classes(outputs, targets)).numpy()
+        for outputs, targets in _seen(model, workload, total, batch_size)
+    ]
+    return np.concatenate(right)
+
+
+def paired_difference(ours: ArrayLike, theirs: ArrayLike) -> tuple[float, tuple[float, float]]:
+    """How much more often one way to make a network is right than another, with its 95 % interval.
+
+    What is common to both on an image, how hard it is above all, cancels: the interval is that of
+    the mean over images of the difference, each averaged over the networks of its way (McNemar's
+    setting, with several networks a side).
+
+    Args:
+        ours: Whether each image is right, [images], or [networks, images] of several seeds.
+        theirs: The same images in the same order.
+
+    Raises:
+        ValueError: If these are not the same number of images, or fewer than two.
+    """
+    ours, theirs = (np.atleast_2d(np.asarray(x, dtype=float)).mean(0) for x in (ours, theirs))
+    if ours.shape != theirs.shape or len(ours) < 2:
+        raise ValueError(
+            "ours and theirs must be of the same images, two or more, "
+            f"got {len(ours)} and {len(theirs)}."
+        )
+    difference = ours - theirs
+    half = norm.ppf(0.975) * difference.std(ddof=1) / len(difference) ** 0.5
+    mean = float(difference.mean())
+    return mean, (mean - float(half), mean + float(half))
+
+
+def _seen(
+    model: nn.Module, workload: Workload, images: int, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Outputs and targets of the first test images, mini-batch by mini-batch."""
+    dataset = Subset(workload.test, range(images))
+    # a generator of its own, of no use: else the loader would draw from torch's
+    loader = DataLoader(dataset, batch_size=batch_size, generator=torch.Generator())
+    with ExitStack() as stack:
+        stack.enter_context(evaluation_mode(model))
+        stack.enter_context(parametrize.cached())  # quantized weights are rounded once
+        for batch, targets in loader:
+            yield outputs_of(model, batch), targets
 
 
 def _classes(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -18,8 +18,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import Dataset
 
-from engine.batches import HELD_BACK_SHARE, NETWORK, Part, drawing, some_of, training_batches
+from engine.batches import (
+    HELD_BACK_SHARE,
+    IMAGES,
+    NETWORK,
+    Part,
+    drawing,
+    some_of,
+    training_batches,
+)
 from engine.evaluation import evaluate
 from engine.layers import fold_batch_norm
 from engine.quantized import quantize
@@ -173,13 +182,16 @@ class _Training:
             self._revive_norms()
         example = example_image(workload.test)
         self.teacher = fold_batch_norm(workload.model, example).eval()
+        self.layout = _quicker_layout(self.teacher, example)
+        for model in (self.model, self.teacher):
+            model.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.task = loss_function(workload.loss)
         self.distillation = self._distillation()
         self.optimizer = _optimizer(self.model, recipe)
         self.identity = {
             "kind": CHECKPOINT_KIND,
             "workload": workload.name,
-            "data": describe_data(workload.train)[1],
+            "data": self.held_out.fingerprint,
             "plan": self.quantized.plan.weight_bits,  # type: ignore[union-attr]
             "quantizer": self.quantized.plan.quantizer,  # type: ignore[union-attr]
             "recipe": asdict(recipe),
@@ -238,6 +250,7 @@ class _Training:
 
     def _train(self, images: Tensor, targets: Tensor) -> Step:
         """One step."""
+        images = images.contiguous(memory_format=self.layout)
         rate = _learning_rate(self.step, self.steps, self.recipe.peak_rate)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["pace"]
@@ -329,10 +342,11 @@ class _Training:
         return Measurement(self.step, held_out, test, best)
 
     def _measure(self, model: nn.Module) -> tuple[Evaluation, Evaluation]:
-        return (
-            evaluate(model, replace(self.workload, test=self.held_out)),
-            evaluate(model, replace(self.workload, test=self.some_test)),
-        )
+        with drawing(0, IMAGES, 0):  # images that are changed when read are so alike every time
+            return (
+                evaluate(model, replace(self.workload, test=self.held_out)),
+                evaluate(model, replace(self.workload, test=self.some_test)),
+            )
 
     # The checkpoint
 
@@ -390,25 +404,42 @@ class _Training:
         self.smoothed, self.least_smoothed = state["smoothed"], state["least_smoothed"]
 
 
+@torch.no_grad()
+def _quicker_layout(model: nn.Module, images: Tensor) -> torch.memory_format:
+    """Channels last in memory, a quarter quicker for convolutions, where the network takes it."""
+    if images.dim() == 4:
+        try:
+            other = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            other(images.contiguous(memory_format=torch.channels_last))
+        except RuntimeError:  # a view of an output that only fits the usual order, say
+            return torch.contiguous_format
+        return torch.channels_last
+    return torch.contiguous_format
+
+
 def _held_back(workload: Workload, most: int) -> tuple[Part, list[int]]:
     """Training images held back to choose the best network by, unchanged; and the others."""
-    _, fingerprint = describe_data(workload.train)
-    count = len(workload.train)  # type: ignore[arg-type]
+    plain = getattr(workload.train, "plain", workload.train)
+    name, fingerprint = _described(plain)
+    count = len(plain)
     if count < 2:
         raise ValueError(f"train must hold at least 2 images, to hold one back, got {count}.")
-    plain = getattr(workload.train, "plain", workload.train)
     chosen = some_of(count, min(most, max(1, int(HELD_BACK_SHARE * count))))
-    words = f"{len(chosen)} held back of {describe_data(plain)[0]}"
     others = sorted(set(range(count)) - set(chosen))
-    return Part(plain, chosen, words, fingerprint), others
+    return Part(plain, chosen, f"{len(chosen)} held back of {name}", fingerprint), others
 
 
 def _some_test(workload: Workload, most: int) -> Part:
-    name, fingerprint = describe_data(workload.test)
+    name, fingerprint = _described(workload.test)
     count = len(workload.test)  # type: ignore[arg-type]
     chosen = some_of(count, most)
     words = name if len(chosen) == count else f"{len(chosen)} of {name}"
     return Part(workload.test, chosen, words, fingerprint)
+
+
+def _described(dataset: Dataset[Any]) -> tuple[str, str]:
+    with drawing(0, IMAGES, 0):
+        return describe_data(dataset)
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

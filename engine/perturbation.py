@@ -179,7 +179,8 @@ def shuffled_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Mini-batches of some of a dataset's images in random order, each once."""
     order = torch.randperm(len(dataset), generator=generator)[:images].tolist()  # type: ignore[arg-type]
-    yield from DataLoader(dataset, batch_size=batch_size, sampler=order)
+    unused = torch.Generator()  # else the loader would draw from torch's own
+    yield from DataLoader(dataset, batch_size=batch_size, sampler=order, generator=unused)
 
 
 def _rows(model: nn.Module, layers: tuple[Layer, ...]) -> Iterator[Tensor]:

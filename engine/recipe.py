@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-OPTIMIZERS = ("sgd", "adamw")
+OPTIMIZERS = ("adamw", "sgd")
 STEP_SIZES = ("learned", "fixed")
 BATCH_NORMS = ("frozen", "live")
-LEARNING_RATES = {"sgd": 0.01, "adamw": 1e-3}
+LEARNING_RATES = {"sgd": 0.01, "adamw": 2e-4}
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Recipe:
     Args:
         epochs: Passes over the training images that are not held back; parts of one count.
         batch_size: Images a step; fewer where an epoch would not fill 32 steps.
-        optimizer: "sgd" with momentum, or "adamw".
+        optimizer: "adamw", or "sgd" with momentum.
         learning_rate: At its peak, after a short linear warm-up; then half a cosine to zero. By
             default what suits the optimizer.
         weight_decay: Of the weights alone.
@@ -40,7 +40,7 @@ class Recipe:
 
     epochs: float = 1.0
     batch_size: int = 128
-    optimizer: str = "sgd"
+    optimizer: str = "adamw"
     learning_rate: float | None = None
     weight_decay: float = 1e-4
     step_sizes: str = "learned"

@@ -89,11 +89,12 @@ def trainable(quantized: nn.Module, *, learned_scales: bool) -> nn.Module:
     model = copy.deepcopy(quantized)
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
-    made: dict[QuantizedWeight, TrainedWeight] = {}  # a weight that two layers share stays one
+    made: dict[nn.Parameter, TrainedWeight] = {}  # a weight that layers share keeps one grid
     for owner, i, weight in _quantized_weights(model):
-        if weight not in made:
-            made[weight] = TrainedWeight(weight, learned_scales, owner.original.numel())
-        owner[i] = made[weight]
+        original = owner.original
+        if original not in made:
+            made[original] = TrainedWeight(weight, learned_scales, original.numel())
+        owner[i] = made[original]
     return model
 
 

@@ -21,7 +21,15 @@ from torch.utils.data import DataLoader
 
 from engine.datasets import cifar10
 from engine.datasets.cifar10 import SAMPLE_FOLDER, data_folder, full_cifar10, sample_cifar10
-from engine.datasets.images import LabelledImages, read_labels, stack_of, write_sheet
+from engine.datasets.images import (
+    PADDING,
+    AugmentedImages,
+    LabelledImages,
+    read_labels,
+    stack_of,
+    windows,
+    write_sheet,
+)
 from engine.results import FormatError
 
 EACH = 2  # images of the made-up sheets
@@ -87,6 +95,51 @@ def test_a_batch_is_its_images():
     ((images, labels),) = DataLoader(data, batch_size=6)
     assert torch.equal(images, torch.stack([data[i][0] for i in range(6)]))
     assert labels.tolist() == list(range(6))
+
+
+def test_an_augmented_image_is_a_window_of_the_padded_one_or_its_mirror_image():
+    plain, _ = sample_cifar10()
+    augmented = AugmentedImages(plain)
+    torch.manual_seed(0)
+    changed, shifts, mirrored = augmented.__getitems__(list(range(40))), set(), set()
+    for i, (image, label) in enumerate(changed):
+        padded = torch.nn.functional.pad(plain.images[i], (PADDING,) * 4)
+        found = [
+            (top, left, flip)
+            for top in range(9)
+            for left in range(9)
+            for flip in (False, True)
+            for window in [padded[:, top : top + 32, left : left + 32]]
+            if torch.equal(plain.normalized(window.flip(2) if flip else window), image)
+        ]
+        assert found
+        assert label == plain[i][1]
+        shifts.add(found[0][:2])
+        mirrored.add(found[0][2])
+    assert len(shifts) > 20
+    assert mirrored == {False, True}
+
+
+def test_augmented_images_keep_their_source():
+    plain, _ = sample_cifar10()
+    augmented = AugmentedImages(plain)
+    assert len(augmented) == len(plain)
+    assert augmented.plain is plain
+    assert augmented.fingerprint == plain.fingerprint
+    assert augmented.name == "CIFAR-10 sample, 1000 training images, shifted and mirrored"
+    torch.manual_seed(3)
+    one = augmented[7]
+    torch.manual_seed(3)
+    (same,) = augmented.__getitems__([7])
+    assert torch.equal(one[0], same[0])
+    assert one[1] == plain[7][1]
+
+
+def test_windows_take_a_generator():
+    padded = torch.arange(2 * 3 * 12 * 12).reshape(2, 3, 12, 12)
+    a, b = (windows(padded, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert a.shape == (2, 3, 4, 4)
+    assert torch.equal(a, b)
 
 
 def test_a_fingerprint_is_of_pixels_and_labels():

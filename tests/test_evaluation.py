@@ -2,19 +2,21 @@
 
 import math
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 
-from engine.evaluation import evaluate
+from engine.evaluation import correct_images, evaluate, paired_difference
 from engine.quantized import quantize
 from engine.results import BitPlan, wilson_interval
-from engine.workloads import Workload
+from engine.workloads import Workload, load_workload
 
 CLASSES = 3
 
@@ -239,3 +241,52 @@ def test_the_command_says_how_many_images_were_asked_for():
     assert evaluate(model, toy).provenance.command == "evaluate(Workload(name='toy', …))"
     asked = evaluate(model, toy, max_images=5).provenance.command
     assert asked == "evaluate(Workload(name='toy', …), max_images=5)"
+
+
+# Comparisons image by image
+
+
+def test_correct_images_are_those_that_evaluate_counts():
+    sample = load_workload("resnet20-cifar10")
+    some = replace(sample, test=Subset(sample.test, range(150)))
+    right = correct_images(some.model, some, batch_size=64)
+    assert right.mean() == evaluate(some.model, some).value
+    images = torch.stack([image for image, _ in some.test])
+    labels = np.array([label for _, label in some.test])
+    assert (right == (some.model(images).argmax(1).numpy() == labels)).all()
+
+
+def test_a_paired_difference_of_one_network_each_is_mcnemars():
+    ours = np.array([1, 1, 1, 1, 0, 0, 1, 1, 0, 1], dtype=bool)
+    theirs = np.array([1, 0, 1, 0, 1, 0, 1, 1, 0, 1], dtype=bool)
+    mean, (low, high) = paired_difference(ours, theirs)
+    gained, lost, n = 2, 1, 10
+    variance = (gained + lost - (gained - lost) ** 2 / n) / (n - 1) / n
+    assert mean == pytest.approx((gained - lost) / n)
+    assert (high - low) / 2 == pytest.approx(1.959964 * variance**0.5, rel=1e-6)
+
+
+def test_the_interval_of_a_paired_difference_holds_the_truth_95_times_in_100():
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        chance = rng.beta(4, 1, 500)  # how easy each image is: both ways share it
+        ours = rng.random((3, 500)) < chance
+        theirs = rng.random((3, 500)) < 0.95 * chance
+        _, (low, high) = paired_difference(ours, theirs)
+        held += low <= 0.05 * 0.8 <= high
+    assert 0.92 <= held / 400 <= 0.98
+
+
+def test_a_paired_difference_needs_the_same_images():
+    with pytest.raises(ValueError, match="must be of the same images, two or more, got 3 and 4"):
+        paired_difference([1, 0, 1], [1, 0, 1, 1])
+    with pytest.raises(ValueError, match="got 1 and 1"):
+        paired_difference([1], [0])
+
+
+def test_evaluate_leaves_torchs_generator_alone():
+    model, data = network(), workload()
+    before = torch.random.get_rng_state()
+    evaluate(model, data)
+    assert torch.equal(torch.random.get_rng_state(), before)

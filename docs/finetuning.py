@@ -1,0 +1,207 @@
+"""Fine-tune uniform and HAWQ-V2 plans of the same size over some seeds, and keep what came out.
+
+    python docs/finetuning.py --epochs 1 --seeds 0 1 2
+
+Writes `finetuning.json` beside this after every training and takes it up where it was cut, within
+a training too; `results.py` makes the table of it. The settings are `engine.Recipe`'s own. The test
+images choose nothing: they measure each network once it is done.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from engine import Analysis, BitPlan, Recipe, Workload, evaluate, finetune, load_workload, quantize
+from engine.evaluation import correct_images, paired_difference
+from engine.finetuning import Checkpoint, Finished, Measurement
+from engine.workloads import stored_analysis
+
+WORKLOAD = "resnet20-cifar10"
+AVERAGE_BITS = (3, 4)
+METHODS = {"uniform": "uniform", "omega": "HAWQ-V2"}
+FOLDER = Path(__file__).parent
+
+
+def plans(analysis: Analysis) -> dict[tuple[int, str], BitPlan]:
+    """Uniform bits, and the least Ω of no larger size."""
+    found = {}
+    for bits in AVERAGE_BITS:
+        uniform = analysis.uniform(bits)
+        found[bits, "uniform"] = uniform
+        found[bits, "omega"] = analysis.frontier().within(uniform.size_bytes)
+    return found
+
+
+def packed(correct: np.ndarray) -> str:
+    """Whether each image is right, as hexadecimal digits of four images each."""
+    return np.packbits(correct).tobytes().hex()
+
+
+def unpacked(text: str, images: int) -> np.ndarray:
+    """Undo `packed`."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8))[:images].astype(bool)
+
+
+def train(
+    workload: Workload, plan: BitPlan, recipe: Recipe, seed: int, checkpoint: Path
+) -> dict[str, Any]:
+    """Train one network, and measure it on every test image."""
+    started, curve = perf_counter(), []
+    spent_file = checkpoint.with_suffix(".seconds")
+    spent = float(spent_file.read_text()) if checkpoint.exists() else 0.0
+    curve_file = checkpoint.with_suffix(".curve.json")
+    if checkpoint.exists():
+        curve = json.loads(curve_file.read_text())
+    end: Any = None
+    for event in finetune(workload, plan, recipe, seed=seed, checkpoint=checkpoint):
+        if isinstance(event, Measurement):
+            values = event.held_out.value, event.test.value
+            curve = [row for row in curve if row[0] < event.step] + [[event.step, *values]]
+            print(
+                f"  step {event.step}: held out {values[0]:.2%}, test {values[1]:.2%}", flush=True
+            )
+        elif isinstance(event, Checkpoint):
+            spent_file.write_text(str(spent + perf_counter() - started))
+            curve_file.write_text(json.dumps(curve))
+        elif isinstance(event, Finished):
+            end = event
+    seconds = spent + perf_counter() - started
+    row = {
+        "seed": seed,
+        "evaluation": asdict(evaluate(end.model, workload, command=command())),
+        "correct": packed(correct_images(end.model, workload)),
+        "steps": end.step,
+        "best_step": end.best_step,
+        "stopped_because": end.stopped_because,
+        "seconds": round(seconds, 1),
+        "curve": curve,
+    }
+    for file in (checkpoint, spent_file, curve_file):
+        file.unlink()
+    return row
+
+
+def command() -> str:
+    """That makes the results again."""
+    return shlex.join(["python", "docs/finetuning.py", *sys.argv[1:]])
+
+
+def section(stored: Mapping[str, Any]) -> list[str]:
+    """The part of `results.md` on fine-tuning, from what was stored."""
+    rows = stored["rows"]
+    reference, images = stored["float"], stored["float"]["evaluation"]["samples"]
+    right = {
+        (bits, method): [
+            unpacked(row["correct"], images)
+            for row in rows
+            if (row["bits"], row["method"]) == (bits, method) and "seed" in row
+        ]
+        for bits in AVERAGE_BITS
+        for method in METHODS
+    }
+    rounded = {
+        (row["bits"], row["method"]): row["evaluation"]["value"]
+        for row in rows
+        if "seed" not in row
+    }
+    seeds = len(right[AVERAGE_BITS[0], "uniform"])
+    recipe, value = stored["recipe"], reference["evaluation"]["value"]
+    float_right = unpacked(reference["correct"], images)
+    lines = [
+        "## ResNet20 on CIFAR-10, weights fine-tuned",
+        "",
+        f"{recipe['epochs']:g} epoch of the training images ({stored['steps']} steps of "
+        f"{recipe['batch_size']}), {seeds} seeds. Top-1 on {images:,} test images, mean over the "
+        "seeds (each in brackets); differences in points with their 95 % intervals, paired over "
+        "the test images. Each pair of plans has the same size and the same recipe.",
+        "",
+        "| average bits | plan | rounded only | fine-tuned | against float | against uniform |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (bits, method), found in right.items():
+        each = ", ".join(f"{x.mean():.2%}" for x in found)
+        ahead = "" if method == "uniform" else points(found, right[bits, "uniform"])
+        lines.append(
+            f"| {bits} | {METHODS[method]} | {rounded[bits, method]:.2%} | "
+            f"**{np.mean(found):.2%}** ({each}) | {points(found, [float_right])} | {ahead} |"
+        )
+    minutes = sum(row.get("seconds", 0) for row in rows) / 60
+    made = reference["evaluation"]["provenance"]
+    versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
+    settings = ", ".join(f"{k} {v}" for k, v in recipe.items() if v is not None)
+    lines += [
+        "",
+        f"The float network reaches {value:.2%} on the same images. Batch norms are folded and "
+        "frozen, step sizes learn, and the float network alone teaches (no labels). The best "
+        "network is chosen on training images held back; the test images measure it once.",
+        "",
+        f"Recipe: {settings}.",
+        "",
+        f"Made by `{made['command']}` on {stored['date']} in {minutes:.0f} minutes of training "
+        f"on two cores that other work shared; {versions}; {made['data']}, "
+        f"fingerprint {made['fingerprint']}. "
+        "Every measurement is in [finetuning.json](finetuning.json).",
+        "",
+    ]
+    return [line.replace("%", " %").replace("95  %", "95 %") for line in lines]
+
+
+def points(ours: list[np.ndarray], theirs: list[np.ndarray]) -> str:
+    """A difference in points with its interval."""
+    mean, (low, high) = paired_difference(ours, theirs)
+    return f"{100 * mean:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
+
+
+def main() -> None:
+    """Train what is not stored yet."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--epochs", type=float, default=1)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--data", choices=("full", "sample"), default="full")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the results go")
+    arguments = parser.parse_args()
+    workload = load_workload(WORKLOAD, arguments.data)
+    recipe, file = Recipe(epochs=arguments.epochs), arguments.folder / "finetuning.json"
+    stored: dict[str, Any] = {"recipe": asdict(recipe), "rows": []}
+    if file.exists():
+        stored = json.loads(file.read_text())
+        if stored["recipe"] != asdict(recipe):
+            sys.exit(f"{file} is of another recipe: delete it to start anew.")
+    else:
+        stored["float"] = {
+            "evaluation": asdict(evaluate(workload.model, workload, command=command())),
+            "correct": packed(correct_images(workload.model, workload)),
+        }
+    for seed in (None, *arguments.seeds):
+        for (bits, method), plan in plans(Analysis.load(stored_analysis(WORKLOAD))).items():
+            key = {"bits": bits, "method": method} | ({} if seed is None else {"seed": seed})
+            known = (row for row in stored["rows"] if key.items() <= row.items())
+            if next((row for row in known if ("seed" in row) == (seed is not None)), None):
+                continue
+            print(f"{key}", flush=True)
+            if seed is None:
+                rounded = evaluate(quantize(workload, plan), workload, command=command())
+                row: dict[str, Any] = {"plan": asdict(plan), "evaluation": asdict(rounded)}
+            else:
+                checkpoint = arguments.folder / f"finetuning-{bits}-{method}-{seed}.checkpoint.pt"
+                row = train(workload, plan, recipe, seed, checkpoint)
+                stored["steps"] = row["steps"]
+            print(f"  {row['evaluation']['value']:.2%}", flush=True)
+            stored["rows"].append(key | row)
+            stored["date"] = f"{datetime.now(UTC):%Y-%m-%d}"
+            part = file.with_suffix(".part")
+            part.write_text(json.dumps(stored, indent=1) + "\n")
+            part.replace(file)
+
+
+if __name__ == "__main__":
+    main()
