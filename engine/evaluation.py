@@ -120,13 +120,13 @@ def paired_difference(ours: ArrayLike, theirs: ArrayLike) -> tuple[float, tuple[
     Raises:
         ValueError: If these are not the same number of images, or fewer than two.
     """
-    ours, theirs = (np.atleast_2d(np.asarray(x, dtype=float)).mean(0) for x in (ours, theirs))
-    if ours.shape != theirs.shape or len(ours) < 2:
+    each = [np.atleast_2d(np.asarray(x, dtype=np.float64)).mean(axis=0) for x in (ours, theirs)]
+    if each[0].shape != each[1].shape or len(each[0]) < 2:
         raise ValueError(
             "ours and theirs must be of the same images, two or more, "
-            f"got {len(ours)} and {len(theirs)}."
+            f"got {len(each[0])} and {len(each[1])}."
         )
-    difference = ours - theirs
+    difference = each[0] - each[1]
     half = norm.ppf(0.975) * difference.std(ddof=1) / len(difference) ** 0.5
     mean = float(difference.mean())
     return mean, (mean - float(half), mean + float(half))

@@ -183,8 +183,6 @@ class _Training:
         example = example_image(workload.test)
         self.teacher = fold_batch_norm(workload.model, example).eval()
         self.layout = _quicker_layout(self.teacher, example)
-        for model in (self.model, self.teacher):
-            model.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.task = loss_function(workload.loss)
         self.distillation = self._distillation()
         self.optimizer = _optimizer(self.model, recipe)
@@ -409,8 +407,7 @@ def _quicker_layout(model: nn.Module, images: Tensor) -> torch.memory_format:
     """Channels last in memory, a quarter quicker for convolutions, where the network takes it."""
     if images.dim() == 4:
         try:
-            other = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            other(images.contiguous(memory_format=torch.channels_last))
+            model(images.contiguous(memory_format=torch.channels_last))
         except RuntimeError:  # a view of an output that only fits the usual order, say
             return torch.contiguous_format
         return torch.channels_last
@@ -421,7 +418,7 @@ def _held_back(workload: Workload, most: int) -> tuple[Part, list[int]]:
     """Training images held back to choose the best network by, unchanged; and the others."""
     plain = getattr(workload.train, "plain", workload.train)
     name, fingerprint = _described(plain)
-    count = len(plain)
+    count = len(plain)  # type: ignore[arg-type]
     if count < 2:
         raise ValueError(f"train must hold at least 2 images, to hold one back, got {count}.")
     chosen = some_of(count, min(most, max(1, int(HELD_BACK_SHARE * count))))

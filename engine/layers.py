@@ -44,6 +44,8 @@ class Channels:
         if self.groups > 1:  # [in, out / groups, ...] → [groups, out / groups, in / groups, ...]
             weight = weight.unflatten(0, (self.groups, -1)).movedim(2, 1).flatten(0, 1)
             return weight.flatten(1)
+        if self.axis == 0:
+            return weight.flatten(1)
         return weight.movedim(self.axis, 0).flatten(1)
 
     def weight(self, rows: Tensor, shape: torch.Size) -> Tensor:
@@ -53,6 +55,8 @@ class Channels:
         if self.groups > 1:
             split = (self.groups, shape[1], shape[0] // self.groups, *shape[2:])
             return rows.reshape(split).movedim(1, 2).reshape(shape)
+        if self.axis == 0:
+            return rows.reshape(shape)
         moved = (shape[self.axis], *shape[: self.axis], *shape[self.axis + 1 :])
         return rows.reshape(moved).movedim(0, self.axis)
 

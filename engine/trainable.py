@@ -32,6 +32,7 @@ class TrainedWeight(QuantizedWeight):
         scale = self.get_buffer("scale")
         # A step size feels all its weights at once; LSQ scales its gradient to theirs.
         self.pace = (count / scale.numel() * max(abs(self.low), self.high, 1)) ** -0.5
+        self.shifted = bool(self.get_buffer("zero_point").any())
         if learned:
             del self._buffers["scale"]
             self.scale = nn.Parameter(scale)
@@ -41,7 +42,7 @@ class TrainedWeight(QuantizedWeight):
         rounded = _StraightThrough.apply(
             self.channels.rows(weight),
             self.scale,
-            self.zero_point,
+            self.zero_point if self.shifted else None,
             self.low,
             self.high,
             self.pace,
@@ -60,15 +61,21 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, rows: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int, pace: float
+        ctx: Any,
+        rows: Tensor,
+        scale: Tensor,
+        zero_point: Tensor | None,
+        low: int,
+        high: int,
+        pace: float,
     ) -> Tensor:
         position = rows / scale
-        nearest = (position + zero_point).round()
+        nearest = (position if zero_point is None else position + zero_point).round()
         codes = nearest.clamp(low, high)
-        levels = codes - zero_point
         inside = codes == nearest
+        levels = codes if zero_point is None else codes - zero_point
         if ctx.needs_input_grad[1]:
-            ctx.save_for_backward(inside, torch.where(inside, levels - position, levels))
+            ctx.save_for_backward(inside, levels - position * inside)
             ctx.scale_shape, ctx.pace = scale.shape, pace
         else:
             ctx.save_for_backward(inside)
@@ -80,7 +87,9 @@ class _StraightThrough(torch.autograd.Function):
         inside, *slope = ctx.saved_tensors
         to_scale = None
         if slope:
-            to_scale = ((gradient * slope[0]).sum_to_size(ctx.scale_shape)) * ctx.pace
+            to_scale = (gradient * slope[0]).sum(1, keepdim=True) * ctx.pace
+            if ctx.scale_shape != to_scale.shape:  # one for all channels
+                to_scale = to_scale.sum(0, keepdim=True)
         return gradient * inside, to_scale, None, None, None, None
 
 
@@ -89,7 +98,7 @@ def trainable(quantized: nn.Module, *, learned_scales: bool) -> nn.Module:
     model = copy.deepcopy(quantized)
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
-    made: dict[nn.Parameter, TrainedWeight] = {}  # a weight that layers share keeps one grid
+    made: dict[Tensor, TrainedWeight] = {}  # a weight that layers share keeps one grid
     for owner, i, weight in _quantized_weights(model):
         original = owner.original
         if original not in made:
