@@ -130,7 +130,7 @@ def test_step_0_is_the_network_rounded_after_training(trained):
 
 def test_it_makes_up_for_the_rounding(trained):
     lost = evaluate(quantize(trained, PLAN), trained).value
-    end = last(finetune(trained, PLAN, Recipe(epochs=5, batch_size=16)))
+    end = last(finetune(trained, PLAN, Recipe(epochs=5, batch_size=16, learning_rate=0.01)))
     assert evaluate(trained.model, trained).value > 0.9
     assert evaluate(end.model, trained).value > lost + 0.05
     assert end.stopped_because == "steps"
