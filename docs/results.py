@@ -1,6 +1,9 @@
 """Measure rounded networks on all of CIFAR-10's test images, and write `results.md` beside this.
 
     python docs/results.py
+    python docs/results.py --page    # only the page, from what was measured before
+
+What `finetuning.py` has measured goes onto the page too.
 
 Every plan is as large as a uniform one. Ω is compared with the plain rounding error ‖ΔW‖², of the
 weights as trained and with batch norms folded into them.
@@ -11,9 +14,9 @@ import json
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
+import finetuning
 import numpy as np
 
 from engine import Analysis, BitPlan, Evaluation, Workload, evaluate, load_workload, quantize
@@ -88,8 +91,8 @@ def measurements(
             yield bits, name, plan, evaluate(model, workload, command=COMMAND)
 
 
-def table(rows: list[dict[str, object]], analysis: Analysis) -> str:
-    """The page, from what was measured."""
+def table(rows: list[dict[str, object]], analysis: Analysis) -> list[str]:
+    """The part on rounding alone, from what was measured."""
     found = {(row["bits"], row["method"]): row for row in rows}
     reference = found[0, "float"]["evaluation"]
     lines = [
@@ -144,13 +147,13 @@ def table(rows: list[dict[str, object]], analysis: Analysis) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
     lines += [
         "",
-        f"Made by `{COMMAND}` on {datetime.now(UTC):%Y-%m-%d}, "
+        f"Made by `{COMMAND}` on {made['created'][:10]}, "
         f"{platform.machine()}; {versions}; {made['data']}, fingerprint {made['fingerprint']}; "
         f"analysis by `{analysis.provenance.command}`. Every plan and measurement is in "
         "[results.json](results.json).",
         "",
     ]
-    return "\n".join(lines)
+    return lines
 
 
 def cell(evaluation: dict[str, object]) -> str:
@@ -164,16 +167,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", choices=("full", "sample"), default="full")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the results go")
+    parser.add_argument("--page", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
-    workload = load_workload(WORKLOAD, arguments.data)
-    analysis = Analysis.load(stored_analysis(WORKLOAD))
+    analysis, folder = Analysis.load(stored_analysis(WORKLOAD)), arguments.folder
+    if not arguments.page:
+        measure(load_workload(WORKLOAD, arguments.data), analysis, folder)
+    lines = table(json.loads((folder / "results.json").read_text()), analysis)
+    stored = folder / "finetuning.json"
+    if stored.exists():
+        lines += finetuning.section(json.loads(stored.read_text()))
+    (folder / "results.md").write_text("\n".join(lines))
+
+
+def measure(workload: Workload, analysis: Analysis, folder: Path) -> None:
+    """Measure every plan, and keep it in `results.json`."""
     rows: list[dict[str, object]] = []
     for bits, method, plan, evaluation in measurements(workload, analysis):
         row = {"bits": bits, "method": method, "plan": plan and asdict(plan)}
         rows.append({**row, "evaluation": asdict(evaluation)})
         print(f"{bits} bits, {method}: {cell(asdict(evaluation))}", flush=True)
-    (arguments.folder / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
-    (arguments.folder / "results.md").write_text(table(rows, analysis))
+    (folder / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
