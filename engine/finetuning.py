@@ -47,7 +47,7 @@ SMOOTHING = 0.95  # of the loss that is watched for divergence
 DIVERGED = 3.0  # times the least smoothed loss
 GUESSING = 0.9  # of log K, the cross-entropy of an even guess among K classes
 IMAGES_FOR_MOMENTS = 256  # before batch norms are alive again
-SLOW_SECONDS = 0.02  # to read a mini-batch, before other processes do it
+SLOW_SECONDS = 0.1  # to read a mini-batch, before other processes do it
 MOST_PROCESSES = 4
 
 CHECKPOINT_KIND = "hawq-viz fine-tuning checkpoint 1"
@@ -236,13 +236,13 @@ class _Training:
 
     def _processes(self) -> int:
         """How many others should read the images: none where reading takes no time."""
-        first = range(self.step, self.step + 1)
-        started = time.perf_counter()
-        next(
-            training_batches(
-                self.workload.train, self.indices, self.batch_size, seed=self.seed, steps=first
-            )
+        steps = range(self.step, self.step + 2)  # the first may be slow for other reasons
+        batches = training_batches(
+            self.workload.train, self.indices, self.batch_size, seed=self.seed, steps=steps
         )
+        next(batches)
+        started = time.perf_counter()
+        next(batches)
         slow = time.perf_counter() - started > SLOW_SECONDS
         return min(MOST_PROCESSES, os.cpu_count() or 1) if slow else 0
 

@@ -2,6 +2,8 @@
 
 import copy
 import math
+import os
+import time
 from dataclasses import replace
 
 import pytest
@@ -301,6 +303,20 @@ def test_the_best_is_the_latest_within_an_error_of_the_highest(trained):
 def held_indices() -> list[int]:
     order = torch.randperm(320, generator=torch.Generator().manual_seed(0))
     return sorted(order[:32].tolist())
+
+
+def test_images_that_are_slow_to_read_are_read_by_other_processes(trained, tmp_path):
+    class Slow(Shaken):
+        def __getitem__(self, index):
+            (tmp_path / str(os.getpid())).touch()
+            time.sleep(0.02)
+            return super().__getitem__(index)
+
+    recipe = Recipe(epochs=0.2, batch_size=16, evaluate_every=100)
+    expected = last(finetune(trained, PLAN, recipe))
+    watched = replace(trained, train=Slow(*trained.train.plain.tensors))
+    assert same(last(finetune(watched, PLAN, recipe)).model, expected.model)
+    assert len(list(tmp_path.iterdir())) == 1 + min(4, os.cpu_count())
 
 
 def test_distillation_alone_needs_no_right_labels(trained):
