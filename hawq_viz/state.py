@@ -17,13 +17,14 @@ from engine import jobs
 from engine.analysis import Analysis
 from engine.results import FormatError
 from engine.workloads import stored_analysis, workload_names
-from hawq_viz.viewmodels import Study
+from hawq_viz.viewmodels.plans import Study
 
 STUDIES = 8  # kept in memory
 UNDOS = 50
 SECONDS_UNSEEN = 1.0  # within which a browser may not have seen our last change of its URL
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,120}")
 BITS = re.compile(r"[1-8]{1,1000}")
+MOST_OVERLAID = 5  # runs drawn over the watched one
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,13 @@ class View:
     analysis: str = ""  # run that made it; none: the one that comes with the workload
     size: float | None = None  # bytes the picked plan may have; none: the suggested one
     run: str = ""  # the one watched
+    overlay: str = ""  # runs drawn over it, parted by commas
     bits: str = ""  # of an opened plan, a digit a layer; none: the frontier's plan of that size
+
+    @property
+    def overlaid(self) -> tuple[str, ...]:
+        """The runs drawn over the watched one."""
+        return tuple(run for run in self.overlay.split(",") if run not in ("", self.run))
 
 
 def encode(view: View) -> dict[str, str]:
@@ -52,6 +59,9 @@ def decode(parameters: Mapping[str, str]) -> View:
         for name in ("workload", "analysis", "run")
         if IDENTIFIER.fullmatch(parameters.get(name, ""))
     }
+    overlaid = parameters.get("overlay", "").split(",")
+    if len(overlaid) <= MOST_OVERLAID and all(map(IDENTIFIER.fullmatch, overlaid)):
+        found["overlay"] = ",".join(overlaid)
     if BITS.fullmatch(parameters.get("bits", "")):
         found["bits"] = parameters["bits"]
     try:
@@ -103,7 +113,7 @@ def change(**chosen: str | float | None) -> None:
 
 def reset() -> None:
     """Look at the sample network as it comes."""
-    change(workload=_first_workload(), analysis="", size=None, run="")
+    change(workload=_first_workload(), analysis="", size=None, run="", overlay="")
 
 
 def can_undo() -> bool:

@@ -2,15 +2,16 @@
 
 import streamlit as st
 
-from hawq_viz import state, viewmodels
+from hawq_viz import state
 from hawq_viz.components.chart import chart, clicked
 from hawq_viz.components.plan import metrics, open_plan
 from hawq_viz.figures import frontier
+from hawq_viz.viewmodels import plans
 
 study = state.require_study()
 view = state.current()
 plan = study.plan(view.size, view.bits)
-slider = viewmodels.size_slider(study, view.size)
+slider = plans.size_slider(study, view.size)
 
 
 def click() -> None:
@@ -24,7 +25,7 @@ def slide() -> None:
 
 
 st.subheader("Frontier: the best plan of every size")
-metrics(viewmodels.summarize(study.analysis, plan))
+metrics(plans.summarize(study.analysis, plan))
 left, right = st.columns([3, 2], gap="medium")
 with left:
     st.session_state["budget"] = slider.value
@@ -41,14 +42,14 @@ with left:
     chart(
         frontier.frontier(study.analysis, study.frontier, picked=plan, overlays=study.overlays),
         key="frontier",
-        alt=viewmodels.frontier_alt(study, plan),
+        alt=plans.frontier_alt(study, plan),
         how_to_read=(
             "Each point is one choice of bits for all layers; none of its size has a smaller Ω. "
             "**Click a point** to pick it. The gap up to the squares is what mixing bits gains. "
             "The paper's rule never gives fewer bits where the trace is larger; greedy buys the "
             "most Ω per byte, step by step."
         ),
-        table=viewmodels.frontier_table(study),
+        table=plans.frontier_table(study),
         on_pick=click,
     )
 with right:
@@ -57,7 +58,7 @@ with right:
             st.switch_page("../pages/quantize.py", query_params=state.encode(view))
         st.download_button(
             "",
-            viewmodels.plan_file(plan),
+            plans.plan_file(plan),
             "plan.json",
             "application/json",
             icon=":material/download:",
@@ -83,11 +84,11 @@ with right:
             help="Clear: back to the plan this page suggests",
         )
     if view.bits:
-        st.caption(viewmodels.opened_says(study, plan))
+        st.caption(plans.opened_says(study, plan))
     chart(
         frontier.plan_bits(study.analysis, plan),
         key="plan_bits",
-        alt=viewmodels.plan_alt(plan),
+        alt=plans.plan_alt(plan),
         how_to_read="Bits of each layer, from the input (top) to the output.",
-        table=viewmodels.plan_table(study.analysis, plan),
+        table=plans.plan_table(study.analysis, plan),
     )

@@ -1,15 +1,15 @@
-"""Round the network as the picked plan says, and measure what is left."""
+"""Launch the picked plan, and watch its accuracy come back."""
 
 import streamlit as st
 
-from hawq_viz import state, viewmodels
+from hawq_viz import state
 from hawq_viz.components.plan import metrics
-from hawq_viz.components.quantize import quantize_button, quantize_runs
+from hawq_viz.components.quantize import quantize_page
+from hawq_viz.viewmodels import plans
 
 study, view = state.require_study(), state.current()
-summary = viewmodels.summarize(study.analysis, study.plan(view.size, view.bits))
+summary = plans.summarize(study.analysis, study.plan(view.size, view.bits))
 
-st.subheader("Quantize: what the picked plan keeps")
+st.subheader("Quantize: launch the picked plan, and watch it")
 metrics(summary)
-quantize_button(summary)
-quantize_runs(study.analysis, summary.plan)
+quantize_page(study.analysis, summary)

@@ -2,10 +2,11 @@
 
 import streamlit as st
 
-from hawq_viz import state, viewmodels
+from hawq_viz import state
 from hawq_viz.components.analyze import analyze_form, analyze_run
 from hawq_viz.components.chart import chart
 from hawq_viz.figures import sensitivity
+from hawq_viz.viewmodels import analyses
 
 st.subheader("Sensitivity: what rounding each layer costs")
 says, again = st.columns([4, 1], vertical_alignment="center")
@@ -14,28 +15,28 @@ with again:
 analyze_run()
 
 analysis = state.require_study().analysis
-says.markdown(viewmodels.exactness(analysis))
+says.markdown(analyses.exactness(analysis))
 chart(
     sensitivity.traces(analysis),
     key="traces",
     group="layers",
-    alt=viewmodels.traces_alt(analysis),
+    alt=analyses.traces_alt(analysis),
     how_to_read=(
         "Higher means that a small change of one weight raises the loss more. Bars are 95 % "
         "intervals; layers whose bars overlap may change places."
     ),
-    table=viewmodels.trace_table(analysis),
+    table=analyses.trace_table(analysis),
 )
 chart(
     sensitivity.omega_heatmap(analysis),
     key="omegas",
     group="layers",
-    alt=viewmodels.omegas_alt(analysis),
+    alt=analyses.omegas_alt(analysis),
     how_to_read=(
         "Ω is the trace times what rounding moves the weights, squared: the darker, the cheaper "
         "those bits are for that layer. Half of it is the predicted rise of the loss."
     ),
-    table=viewmodels.omega_table(analysis),
+    table=analyses.omega_table(analysis),
 )
 st.markdown("##### How it was found")
-st.table(viewmodels.settings(analysis), border="horizontal")
+st.table(analyses.settings(analysis), border="horizontal")

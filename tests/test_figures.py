@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up import made_up_analysis, made_up_evaluation
+from made_up_runs import FLOAT, ROUNDED, STEPS, opening, training
 
-from hawq_viz.figures import frontier, quantize, sensitivity, theme
-from hawq_viz.viewmodels import Study
+from hawq_viz.figures import finetune, frontier, quantize, sensitivity, theme
+from hawq_viz.figures.finetune import Course
+from hawq_viz.viewmodels.plans import Study
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,20 @@ def everything(analysis, study):
         "frontier": frontier.frontier(analysis, line, picked=line.plan(3), overlays=study.overlays),
         "bits": frontier.plan_bits(analysis, line.plan(3)),
         "accuracies": quantize.accuracies({"float": made_up_evaluation(0.9)}),
+        "live accuracy": finetune.accuracy([course(STEPS, name="conv<1>")]),
+        "live loss": finetune.loss([course(STEPS, name="conv<1>")]),
     }
+
+
+def course(until: int, steps: int = STEPS, name: str = "a run", events=None) -> Course:
+    """What a made-up training has told until a step."""
+    told = [*opening(), *training(until, steps=steps)] if events is None else events
+    rows = {
+        event: tuple(fields for name, fields in told if name == event)
+        for event in ("reference", "measurement", "step")
+    }
+    reference = next(iter(rows["reference"]), None)
+    return Course("an id", name, steps, reference, rows["measurement"], rows["step"])
 
 
 def named(figure: go.Figure, name: str):
@@ -182,6 +197,137 @@ def test_accuracies_keep_a_row_for_what_is_still_to_come():
     figure = quantize.accuracies({})
     assert list(figure.layout.yaxis.ticktext) == list(quantize.NAMES.values())
     assert figure.data == ()
+
+
+def test_live_accuracy_holds_every_measurement_with_its_interval():
+    watched = course(117)
+    figure = finetune.accuracy([watched])
+    line, band = named(figure, "a run"), named(figure, "95 %")
+    rows = watched.measurements
+    assert list(line.x) == [0, 39, 78, 117]
+    assert list(line.y) == [row["test"]["value"] for row in rows]
+    half = len(rows)
+    assert list(band.x) == [*line.x, *line.x[::-1]]
+    assert list(band.y[:half]) == [row["test"]["low"] for row in rows]
+    assert list(band.y[half:]) == [row["test"]["high"] for row in rows[::-1]]
+    assert list(named(figure, "held back").y) == [row["held_out"]["value"] for row in rows]
+    assert named(figure, "best").x == (117,)
+    assert named(figure, "held back").line.width < line.line.width
+
+
+def test_lines_across_are_float_and_post_training_each_with_its_name():
+    figure = finetune.accuracy([course(39)])
+    assert [(shape.y0, shape.y1) for shape in figure.layout.shapes] == [
+        (ROUNDED, ROUNDED),
+        (FLOAT, FLOAT),
+    ]
+    below, above = figure.layout.annotations
+    assert (below.text, below.yanchor) == ("post-training<br>58.6%", "top")
+    assert (above.text, above.yanchor) == ("float32<br>92.1%", "bottom")
+    assert not finetune.accuracy([course(0, events=[])]).layout.shapes
+
+
+def test_the_accuracy_axis_stands_still_while_points_arrive():
+    ranges = {finetune.accuracy([course(until)]).layout.yaxis.range for until in range(0, 391, 39)}
+    assert len(ranges) == 1
+    low, high = ranges.pop()
+    assert (low, high) == (pytest.approx(0.4 - 0.03 * 0.6), 1.005)
+    steps = {finetune.accuracy([course(until)]).layout.xaxis.range for until in range(0, 391, 39)}
+    assert len(steps) == 1
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
+def test_the_accuracy_axis_only_ever_widens_and_has_room_for_all(values):
+    starts = []
+    for count in range(1, len(values) + 1):
+        rows = tuple(
+            {
+                "step": 39 * i,
+                "test": {"value": v, "low": v * 0.98, "high": v, "samples": 500},
+                "held_out": {"value": v},
+                "best": False,
+            }
+            for i, v in enumerate(values[:count])
+        )
+        figure = finetune.accuracy([Course("a", "a", STEPS, None, rows, ())])
+        starts.append(figure.layout.yaxis.range[0])
+        assert starts[-1] < min(row["test"]["low"] for row in rows)
+    assert starts == sorted(starts, reverse=True)
+
+
+@pytest.mark.parametrize("runs", [1, finetune.MOST_RUNS])
+@pytest.mark.parametrize("draw", [finetune.accuracy, finetune.loss])
+def test_a_live_chart_draws_at_most_a_thousand_points_and_always_the_last(runs, draw):
+    rows = [*opening()]
+    for number in range(1, 3001):
+        rows += [*training(number, number - 1, 3000), ("measurement", measured_at(number))]
+    courses = [course(3000, 3000, f"run {i}", rows) for i in range(runs)]
+    figure = draw(courses)
+    drawn = json.loads(figure.to_json())["data"]
+    assert sum(len(trace["x"]) for trace in drawn) <= finetune.DRAWN
+    for one in courses:
+        assert named(figure, one.name).x[-1] == 3000
+    looks = {(named(figure, c.name).line.color, named(figure, c.name).line.dash) for c in courses}
+    assert len(looks) == runs
+
+
+def measured_at(step: int) -> dict:
+    seen = {"value": 0.9, "low": 0.88, "high": 0.92, "samples": 500, "loss": 0.3}
+    return {"step": step, "held_out": seen, "test": seen, "best": True}
+
+
+@given(st.integers(0, 5000), st.integers(2, 300))
+def test_thinned_rows_keep_the_ends_and_stay_as_more_arrive(rows, limit):
+    kept = finetune.thinned(range(rows), limit)
+    assert len(kept) <= limit
+    assert kept == sorted(set(kept))
+    if rows:
+        assert (kept[0], kept[-1]) == (0, rows - 1)
+        before = finetune.thinned(range(rows - 1), limit)
+        assert set(kept[:-1]) <= set(before)  # nothing comes back that was left out
+        assert len(kept) >= min(rows, limit // 2)
+
+
+def test_the_smoothed_loss_is_the_weighted_average_written_out():
+    steps, values, span = [1, 2, 5, 9], [4.0, 2.0, 1.0, 3.0], 3.0
+    for last, found in enumerate(finetune.smoothed(steps, values, span)):
+        weights = [math.exp(-(steps[last] - s) / span) for s in steps[: last + 1]]
+        assert found == pytest.approx(np.average(values[: last + 1], weights=weights))
+
+
+@given(st.floats(0.1, 10), st.lists(st.integers(1, 50), min_size=1, max_size=30))
+def test_smoothing_leaves_a_constant_as_it_is(value, gaps):
+    steps = np.cumsum(gaps).tolist()
+    assert finetune.smoothed(steps, [value] * len(steps), 5.0) == pytest.approx(
+        [value] * len(steps)
+    )
+
+
+@given(st.floats(1e-6, 1e6))
+def test_the_loss_axis_ends_a_little_above_the_highest(value):
+    assert value <= finetune.rounded_up(value) * (1 + 1e-12)
+    assert finetune.rounded_up(value) <= 1.5 * value * (1 + 1e-9)
+
+
+def test_an_axis_of_nothing_is_there_all_the_same():
+    nothing = Course("a", "a", 0, None, (), ())
+    assert finetune.loss([nothing]).layout.yaxis.range == (0, 1)
+    assert finetune.accuracy([nothing]).layout.xaxis.range == (-0.1, 5)
+
+
+def test_a_course_is_read_off_a_run():
+    class Run:
+        id = "an id"
+
+        def latest(self, event):
+            rows = [*opening(), *training(39), ("step", {"step": 40, "steps": 400, "loss": None})]
+            return tuple(fields for name, fields in rows if name == event)
+
+    found = Course.of(Run(), "a name")
+    assert (found.steps, found.last_step, len(found.losses)) == (400, 400, 39)
+    assert found.rounded["test"]["value"] == ROUNDED
+    assert found.best["step"] == 39
+    assert found.reference["test"]["value"] == FLOAT
 
 
 @pytest.mark.parametrize(

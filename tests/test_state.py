@@ -13,7 +13,10 @@ opened = st.one_of(st.just(""), st.from_regex(r"[1-8]{1,60}", fullmatch=True))
 sizes = st.one_of(st.none(), st.floats(min_value=0.125, max_value=1e15))
 
 
-@given(st.builds(View, identifiers, identifiers, sizes, identifiers, opened))
+overlays = st.lists(identifiers.filter(bool), max_size=5).map(",".join)
+
+
+@given(st.builds(View, identifiers, identifiers, sizes, identifiers, overlays, opened))
 def test_a_view_comes_back_from_its_url(view):
     parameters = encode(view)
     assert all(isinstance(value, str) and value for value in parameters.values())
@@ -42,6 +45,16 @@ def test_what_could_not_be_an_identifier_is_passed_over(run):
 @pytest.mark.parametrize("bits", ["0", "9", "4x", "44 ", "4" * 1001])
 def test_what_could_not_be_bits_is_passed_over(bits):
     assert decode({"bits": bits}) == View()
+
+
+@pytest.mark.parametrize("overlay", ["a,,b", "a,../b", ",", "a,b,c,d,e,f", "a b"])
+def test_what_could_not_be_an_overlay_is_passed_over(overlay):
+    assert decode({"overlay": overlay}) == View()
+
+
+def test_the_watched_run_is_not_drawn_over_itself():
+    assert View(run="a", overlay="b,a,c").overlaid == ("b", "c")
+    assert View().overlaid == ()
 
 
 def test_parameters_of_others_are_passed_over():

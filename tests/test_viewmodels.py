@@ -2,17 +2,16 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up import made_up_analysis, made_up_evaluation
 
-from engine.jobs import RunView
 from engine.results import BitPlan
-from hawq_viz import viewmodels
-from hawq_viz.viewmodels import Study, size_slider, summarize
+from hawq_viz.viewmodels import analyses, measured, plans, runs
+from hawq_viz.viewmodels.plans import Study, size_slider, summarize
 
 ANALYSIS = made_up_analysis()
 STUDY = Study.of(ANALYSIS)
@@ -20,24 +19,26 @@ SMALLEST, LARGEST = float(STUDY.frontier.cost[0]), float(STUDY.frontier.cost[-1]
 sizes = st.floats(SMALLEST / 2, LARGEST * 2)
 
 
-def run_view(**fields) -> RunView:
+def run_view(**fields) -> SimpleNamespace:
+    """What is read of a run, without one on disk."""
     given_fields = {
         "id": "20260101-000000-quantize-made-up-0000",
-        "folder": Path("nowhere"),
         "kind": "quantize",
         "workload": ANALYSIS.workload,
-        "options": viewmodels.quantize_options(summarize(ANALYSIS, STUDY.plan(None)), "sample"),
+        "options": measured.quantize_options(summarize(ANALYSIS, STUDY.plan(None)), "sample"),
         "created": "2026-01-01T00:00:00+00:00",
         "state": "finished",
         "done": 30,
         "total": 120,
         "note": "images",
         "eta_seconds": 12.0,
-        "rows": (),
+        "place": 0,
+        "steps_per_second": None,
+        "cancelling": False,
         "results": {},
         "error": None,
     }
-    return RunView(**{**given_fields, **fields})
+    return SimpleNamespace(**{**given_fields, **fields})
 
 
 @given(sizes)
@@ -107,22 +108,22 @@ def test_a_plan_against_float32_and_uniform_bits():
 
 def test_the_plan_file_opens_again(tmp_path):
     plan = STUDY.plan(None)
-    (tmp_path / "plan.json").write_bytes(viewmodels.plan_file(plan))
+    (tmp_path / "plan.json").write_bytes(plans.plan_file(plan))
     assert BitPlan.load(tmp_path / "plan.json") == plan
 
 
 def test_exactness_names_what_is_not():
     assert "Not exact for 1 layers of this network (the first: `layer2.0.conv1`)" in (
-        viewmodels.exactness(ANALYSIS)
+        analyses.exactness(ANALYSIS)
     )
     exact = replace(ANALYSIS, layers=ANALYSIS.layers[:3])
-    assert viewmodels.exactness(exact).startswith("Exact for this network")
+    assert analyses.exactness(exact).startswith("Exact for this network")
     inexact = replace(ANALYSIS, layers=ANALYSIS.layers[3:4])
-    assert "Not exact for every layer" in viewmodels.exactness(inexact)
+    assert "Not exact for every layer" in analyses.exactness(inexact)
 
 
 def test_settings_say_how_much_was_seen_and_why_it_ended():
-    says = viewmodels.settings(ANALYSIS)
+    says = analyses.settings(ANALYSIS)
     assert says["Images seen"] == "256, each once"
     assert says["Mini-batches"] == "8"
     assert says["Stopped because"] == "every image had been used once"
@@ -133,11 +134,11 @@ def test_settings_say_how_much_was_seen_and_why_it_ended():
 def test_tables_have_a_row_a_layer_and_the_plans_sizes_add_up():
     plan = STUDY.plan(None)
     layers = len(ANALYSIS.layers)
-    assert len(viewmodels.trace_table(ANALYSIS)) == len(viewmodels.omega_table(ANALYSIS)) == layers
-    table = viewmodels.plan_table(ANALYSIS, plan)
+    assert len(analyses.trace_table(ANALYSIS)) == len(analyses.omega_table(ANALYSIS)) == layers
+    table = plans.plan_table(ANALYSIS, plan)
     assert table["size (KiB)"].sum() * 1024 == pytest.approx(plan.size_bytes)
     assert table["Ω"].sum() == pytest.approx(plan.omega)
-    assert len(viewmodels.frontier_table(STUDY)) <= viewmodels.TABLE_ROWS
+    assert len(plans.frontier_table(STUDY)) <= plans.TABLE_ROWS
 
 
 def test_a_quantize_run_is_told_the_plans_with_the_quantizer_of_the_analysis():
@@ -150,15 +151,15 @@ def test_a_quantize_run_is_told_the_plans_with_the_quantizer_of_the_analysis():
 
 def test_a_saved_plan_opens_with_its_own_bits():
     plan = ANALYSIS.plan_of({name: 8 if i else 2 for i, name in enumerate(ANALYSIS.names)})
-    content = viewmodels.plan_file(plan)
-    opened = viewmodels.opened_plan("plan.json", content, ANALYSIS)
+    content = plans.plan_file(plan)
+    opened = plans.opened_plan("plan.json", content, ANALYSIS)
     assert opened.weight_bits == plan.weight_bits
     bits = "2" + "8" * (len(ANALYSIS.names) - 1)
     assert STUDY.plan(None, bits).weight_bits == plan.weight_bits
     best = STUDY.frontier.omega[STUDY.frontier.index_within(plan.size_bytes)]
     assert STUDY.above_frontier(opened) == pytest.approx(plan.omega / best)
-    assert viewmodels.opened_says(STUDY, opened).startswith("Opened plan: ")
-    assert viewmodels.opened_says(STUDY, STUDY.plan(None)).endswith("this analysis' frontier.")
+    assert plans.opened_says(STUDY, opened).startswith("Opened plan: ")
+    assert plans.opened_says(STUDY, STUDY.plan(None)).endswith("this analysis' frontier.")
 
 
 @pytest.mark.parametrize("bits", ["8", "9" * 22, "1" * 500])
@@ -168,34 +169,42 @@ def test_bits_of_another_network_are_passed_over(bits):
 
 def test_a_plan_that_cannot_be_opened_says_why():
     with pytest.raises(ValueError, match=r"^mine.json must be a saved plan, but is not whole JSON"):
-        viewmodels.opened_plan("mine.json", b"{", ANALYSIS)
+        plans.opened_plan("mine.json", b"{", ANALYSIS)
     other = replace(STUDY.plan(None), workload="other")
     with pytest.raises(
         ValueError, match=r"p.json must be a plan for .*, got one for other: choose"
     ):
-        viewmodels.opened_plan("p.json", viewmodels.plan_file(other), ANALYSIS)
+        plans.opened_plan("p.json", plans.plan_file(other), ANALYSIS)
 
 
 def test_an_analyze_run_is_told_shares_not_per_cent():
-    told = viewmodels.analyze_options("full", [8, 2], 15, 3)
+    told = analyses.analyze_options("full", [8, 2], 15, 3)
     assert told == {"data": "full", "bit_widths": [2, 8], "relative_sem": 0.15, "seed": 3}
     with pytest.raises(ValueError, match="must name at least one bit width, got none: choose some"):
-        viewmodels.analyze_options("full", [], 15, 3)
+        analyses.analyze_options("full", [], 15, 3)
 
 
 @pytest.mark.parametrize(
     ("fields", "text", "share"),
     [
-        ({"state": "queued"}, "Waiting for another run to end …", 0.25),
+        ({"state": "queued", "place": 2}, "Queued: 2 runs ahead.", 0.25),
+        ({"state": "queued", "place": 1}, "Queued: 1 run ahead.", 0.25),
+        ({"state": "queued"}, "Queued: next.", 0.25),
+        ({"state": "running", "cancelling": True}, "Cancelling …", 0.25),
         ({"total": 0, "state": "running"}, "Starting a worker …", 0.0),
         ({"state": "running"}, "images: 30 of 120, about 12 s left", 0.25),
         ({"state": "running", "eta_seconds": None, "done": 130}, "images: 130 of 120", 1.0),
+        (
+            {"state": "running", "note": "training steps", "steps_per_second": 6.125},
+            "training steps: 30 of 120, 6.12 steps/s, about 12 s left",
+            0.25,
+        ),
     ],
 )
 def test_progress_in_a_line(fields, text, share):
     run = run_view(**fields)
-    assert viewmodels.progress_text(run) == text
-    assert viewmodels.share_done(run) == share
+    assert runs.progress_text(run) == text
+    assert runs.share_done(run) == share
 
 
 def test_the_run_to_watch_is_the_named_one_else_the_one_alive():
@@ -203,42 +212,43 @@ def test_the_run_to_watch_is_the_named_one_else_the_one_alive():
     other = run_view(id="other", workload="another", state="running")
 
     def watched(run_id):
-        found = viewmodels.watched([other, alive, old], "quantize", ANALYSIS.workload, run_id)
+        found = runs.watched([other, alive, old], "quantize", ANALYSIS.workload, run_id)
         return found.id
 
     assert watched("old") == "old"
     assert watched("") == watched("other") == "alive"
-    assert viewmodels.watched([old], "quantize", ANALYSIS.workload, "") is None
-    assert viewmodels.watched([alive], "analyze", ANALYSIS.workload, "alive") is None
+    assert runs.watched([old], "quantize", ANALYSIS.workload, "") is None
+    assert runs.watched([alive], "analyze", ANALYSIS.workload, "alive") is None
 
 
 def test_runs_of_a_plan_are_those_with_its_bits():
     run = run_view()
-    assert viewmodels.runs_of([run], "quantize", ANALYSIS.workload, STUDY.plan(None)) == [run]
-    assert viewmodels.runs_of([run], "quantize", ANALYSIS.workload, ANALYSIS.uniform(2)) == []
+    assert runs.runs_of([run], runs.QUANTIZING, ANALYSIS.workload, STUDY.plan(None)) == [run]
+    assert runs.runs_of([run], runs.QUANTIZING, ANALYSIS.workload, ANALYSIS.uniform(2)) == []
+    assert runs.runs_of([run], ("analyze",), ANALYSIS.workload) == []
 
 
-def measured(plan: float, uniform: float) -> RunView:
+def measured_run(plan: float, uniform: float) -> SimpleNamespace:
     values = {"float": 0.92, "plan": plan, "uniform": uniform}
     results = {name: made_up_evaluation(x, loss=2 - x).to_json() for name, x in values.items()}
     return run_view(results=results)
 
 
 def test_the_verdict_compares_and_owns_up_to_overlap():
-    clear = measured(0.83, 0.58)
-    says = viewmodels.verdict(viewmodels.evaluations(clear), clear.options)
+    clear = measured_run(0.83, 0.58)
+    says = measured.verdict(measured.evaluations(clear), clear.options)
     assert says == (
         "The plan keeps 83.0%, 9.0 points below float32 and 25.0 points above uniform 4 bits."
     )
-    close = measured(0.925, 0.93)
-    says = viewmodels.verdict(viewmodels.evaluations(close), close.options)
+    close = measured_run(0.925, 0.93)
+    says = measured.verdict(measured.evaluations(close), close.options)
     assert says.startswith("The plan keeps 92.5%, 0.5 points above float32 and 0.5 points below")
     assert "intervals overlap" in says
 
 
 def test_measured_networks_in_a_table():
-    run = measured(0.83, 0.58)
-    table = viewmodels.accuracy_table(ANALYSIS, run.options, viewmodels.evaluations(run))
+    run = measured_run(0.83, 0.58)
+    table = measured.accuracy_table(ANALYSIS, run.options, measured.evaluations(run))
     assert list(table["network"]) == ["float32", "HAWQ-V2", "uniform 4 bits"]
     assert list(table["loss rise"]) == pytest.approx([0, 0.09, 0.34])
     assert table["½Ω"][1] == pytest.approx(STUDY.plan(None).omega / 2)
@@ -249,20 +259,51 @@ def test_measured_networks_in_a_table():
     ("value", "text"), [(0.012345, "0.012"), (170.9, "171"), (12345, "12,345"), (2e7, "2e+07")]
 )
 def test_short_numbers(value, text):
-    assert viewmodels.short(value, 2) == text
+    assert plans.short(value, 2) == text
 
 
-def test_names_of_runs_say_what_came_out():
+def test_names_of_runs_say_what_they_are_and_what_came_out():
     plan = STUDY.plan(None)
-    assert viewmodels.quantize_name(measured(0.83, 0.58), plan).endswith(
-        "KiB, sample data: 83.0% · the picked plan"
-    )
+    low, high = min(plan.weight_bits.values()), max(plan.weight_bits.values())
+    name = f"{plans.size_text(plan.size_bytes)} · {low}–{high} bits · post-training only"
+    run = measured_run(0.83, 0.58)
+    assert runs.run_name(run) == runs.run_title(run) == name
+    assert runs.listed_name(run, plan).startswith(f"{name}: 83.0% · picked plan (1 Jan ")
     running = run_view(state="running")
-    assert viewmodels.quantize_name(running, ANALYSIS.uniform(2)).endswith("sample data: running")
+    assert runs.listed_name(running, ANALYSIS.uniform(2)).startswith(f"{name}: running (")
+    uniform = {"plan": {"weight_bits": {"a": 3, "b": 3}, "size_bytes": 2048}, "recipe": "full"}
+    tuned = run_view(kind="finetune", options={**uniform, "seed": 7})
+    assert runs.run_name(tuned) == "2.0 KiB · uniform 3 bits · full · seed 7"
+    tuned.options.update(recipe="of another release", seed=None)
+    assert runs.run_name(tuned) == "2.0 KiB · uniform 3 bits · custom · seed 0"
+    assert runs.run_title(run_view(kind="analyze")).startswith("the analysis of 1 Jan ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "name"),
+    [
+        *((kind, state, "cancel") for kind in runs.QUANTIZING for state in runs.LIVE),
+        ("finetune", "finished", "another"),
+        ("quantize", "finished", "finetune"),
+        *(("finetune", state, "resume") for state in ("failed", "cancelled", "crashed")),
+        ("analyze", "failed", "resume"),
+    ],
+)
+def test_every_state_asks_for_one_thing(kind, state, name):
+    run = run_view(kind=kind, state=state, error="Out of memory.")
+    assert runs.next_action(run).name == name
+    if name == "resume":
+        says = runs.state_text(run)
+        begin = "Cancelled after 30 of 120 images." if state == "cancelled" else "Out of memory."
+        assert says.startswith(f"{begin}  \n**Next:** “Resume” ")
+        assert ("checkpoint" in says) == (kind == "finetune")
+    of_plan = runs.asks_first(run, STUDY.plan(None))
+    assert of_plan == (name != "another")
+    assert runs.asks_first(run, ANALYSIS.uniform(2)) == (name == "cancel")
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (6000, "1.7 h")]
 )
 def test_durations(seconds, text):
-    assert viewmodels.duration(seconds) == text
+    assert runs.duration(seconds) == text

@@ -4,8 +4,9 @@ import streamlit as st
 
 from engine import jobs
 from engine.results import BIT_WIDTHS
-from hawq_viz import state, viewmodels
-from hawq_viz.components.runs import watch
+from hawq_viz import state
+from hawq_viz.components.runs import REFUSED, delete_button, next_button, refusal, watch
+from hawq_viz.viewmodels import analyses, runs
 
 FORM = "analyze_form"
 DATA = {"sample": "the sample that comes along", "full": "all of it (fetched once)"}
@@ -50,7 +51,7 @@ def _launch() -> None:
         run_id = jobs.launch(
             "analyze",
             state.current().workload,
-            viewmodels.analyze_options(
+            analyses.analyze_options(
                 chosen["analyze_data"],
                 chosen["analyze_bits"],
                 chosen["analyze_error"],
@@ -58,30 +59,36 @@ def _launch() -> None:
             ),
         )
     except ValueError as error:
-        st.session_state["analyze_refused"] = str(error)
+        st.session_state[REFUSED] = str(error)
     else:
         state.change(run=run_id)
 
 
 def analyze_run() -> None:
     """Show the analysis that is under way, or the watched one once it has ended."""
-    if refused := st.session_state.pop("analyze_refused", None):
-        st.error(refused)
+    refusal()
     view = state.current()
-    run = viewmodels.watched(jobs.list_runs(), "analyze", view.workload, view.run)
+    run = runs.watched(jobs.list_runs(), "analyze", view.workload, view.run)
     if run is None or run.id == view.analysis:
         return
     with st.container(border=True):
-        watch(run.id, _finished, again="see the log, then press “Analyse again”.")
+        says, act, delete = st.columns([6, 2, 0.8], vertical_alignment="center")
+        with says:
+            watch([run.id], lambda _: None, _finished)
+        with act:
+            if run.state == "finished":
+                st.button(
+                    "Show it",
+                    on_click=state.change,
+                    kwargs={"analysis": run.id, "size": None},
+                    type="primary",
+                    width="stretch",
+                )
+            else:
+                next_button(run, primary=True)
+        with delete:
+            delete_button(run)
 
 
-def _finished(run: jobs.RunView) -> None:
-    if run.state == "finished":
-        says, show = st.columns([4, 1], vertical_alignment="center")
-        says.success(f"The analysis of {viewmodels.when(run)} is finished.")
-        show.button(
-            "Show it",
-            on_click=state.change,
-            kwargs={"analysis": run.id, "size": None},
-            type="primary",
-        )
+def _finished(seen: list[jobs.RunView]) -> str:
+    return f"The analysis of {runs.when(seen[0])} is finished."

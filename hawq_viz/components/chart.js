@@ -57,5 +57,9 @@ export default function ({ data, parentElement, setTriggerValue }) {
     return Plotly.react(element, figure.data, figure.layout, options)
       .then(() => { if (!element.follow) listen(element, Plotly); element.dataset.drawn = 'yes'; });
   }).catch(error => { element.textContent = `The chart cannot be drawn: ${error.message}.`; });
-  return () => { bus.removeEventListener('hover', element.follow); window.Plotly?.purge(element); };
+  return () => {
+    if (element.isConnected) return;  // a newer figure overtook this one: the chart stays as it is
+    bus.removeEventListener('hover', element.follow);
+    window.Plotly?.purge(element);
+  };
 }

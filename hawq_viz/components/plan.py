@@ -4,7 +4,7 @@ import streamlit as st
 
 from engine.analysis import Analysis
 from hawq_viz import state
-from hawq_viz.viewmodels import Summary, opened_plan
+from hawq_viz.viewmodels.plans import Summary, opened_plan
 
 
 def metrics(summary: Summary) -> None:

@@ -1,99 +1,130 @@
-"""Quantize a plan in a worker process, and show what was measured."""
+"""The runs of this network's plans: choose one, lay others over it, see what came out."""
 
 import streamlit as st
 
 from engine import jobs
 from engine.analysis import Analysis
 from engine.results import BitPlan
-from hawq_viz import state, viewmodels
+from hawq_viz import state
 from hawq_viz.components.chart import chart, numbers
-from hawq_viz.components.runs import watch
+from hawq_viz.components.launch import launch_form
+from hawq_viz.components.runs import delete_button, next_button, watch
+from hawq_viz.components.training import training_charts, training_outcome
 from hawq_viz.figures import frontier, quantize
+from hawq_viz.viewmodels import measured, plans, runs, training
 
-DATA = {"sample": "the sample's test images", "full": "all of them (fetched once)"}
 
+def quantize_page(analysis: Analysis, summary: plans.Summary) -> None:
+    """The form that launches, and one run: that of the URL, else the plan's own, else the newest.
 
-def quantize_button(summary: viewmodels.Summary) -> None:
-    """Ask on which images to measure the picked plan, and start."""
-    data, another, start = st.columns([5, 3, 3], vertical_alignment="bottom")
-    data.radio("Measure on", list(DATA), format_func=DATA.get, key="quantize_data", horizontal=True)
-    another.page_link("../pages/frontier.py", label="Pick another plan", icon=":material/timeline:")
-    start.button(
-        "Quantize and measure",
-        icon=":material/play_arrow:",
-        type="primary",
-        width="stretch",
-        on_click=_launch,
-        args=(summary,),
+    Exactly one button stands out: to launch, or what the shown run asks for.
+    """
+    view = state.current()
+    listed = runs.runs_of(jobs.list_runs(), runs.QUANTIZING, view.workload)
+    own = runs.runs_of(listed, runs.QUANTIZING, view.workload, summary.plan)
+    shown = next((run for run in listed if run.id == view.run), None) or next(
+        iter(own + listed), None
     )
-    if refused := st.session_state.pop("quantize_refused", None):
-        st.error(refused)
+    asks = shown is not None and runs.asks_first(shown, summary.plan)
+    launch_form(summary, primary=not asks)
+    if shown is None:
+        _elsewhere(view.run)
+        st.info("Nothing has been run yet: press “Quantize and fine-tune”.")
+        _bits(analysis, summary.plan)
+        return
+    if shown.id != view.run:
+        _elsewhere(view.run)
+    overlaid = _choose(listed, shown, summary.plan, primary=asks)
+    watch([shown.id, *overlaid], lambda seen: _results(analysis, seen), _verdict)
 
 
-def _launch(summary: viewmodels.Summary) -> None:
-    options = viewmodels.quantize_options(summary, st.session_state["quantize_data"])
-    try:
-        run_id = jobs.launch("quantize", summary.plan.workload, options)
-    except ValueError as error:
-        st.session_state["quantize_refused"] = str(error)
-    else:
-        state.change(run=run_id)
+def _elsewhere(run_id: str) -> None:
+    """Say so where a link names a run that is not here."""
+    if run_id:
+        try:
+            jobs.view(run_id)
+        except ValueError as error:
+            st.warning(str(error))
 
 
-def quantize_runs(analysis: Analysis, plan: BitPlan) -> None:
-    """Choose among the runs of this network, and show one: the plan's own first."""
-    view = state.current()
-    runs = viewmodels.runs_of(jobs.list_runs(), "quantize", view.workload)
-    left, right = st.columns([3, 2], gap="medium")
-    with left:
-        if not runs:
-            st.info("Nothing has been measured yet: press “Quantize and measure”.")
-        else:
-            plan = _chosen_run(analysis, plan, runs)
-    with right:
-        chart(
-            frontier.plan_bits(analysis, plan),
-            key="quantized_bits",
-            alt=viewmodels.plan_alt(plan),
-            how_to_read="Bits of each layer, from the input (top) to the output.",
-            table=viewmodels.plan_table(analysis, plan),
-        )
-
-
-def _chosen_run(analysis: Analysis, plan: BitPlan, runs: list[jobs.RunView]) -> BitPlan:
-    """Choose a run and watch it; its plan."""
-    view = state.current()
-    names = {run.id: viewmodels.quantize_name(run, plan) for run in runs}
-    own = viewmodels.runs_of(runs, "quantize", view.workload, plan)
-    st.session_state["quantized"] = view.run if view.run in names else (own or runs)[0].id
-    st.selectbox(
-        "Measured so far",
+def _choose(
+    listed: list[jobs.RunView], shown: jobs.RunView, plan: BitPlan, *, primary: bool
+) -> list[str]:
+    """Choose the run and those drawn over it, and what to do; the ids of those over it."""
+    which, over, act, delete = st.columns([5.2, 3, 1.9, 0.8], vertical_alignment="bottom")
+    names = {run.id: runs.listed_name(run, plan) for run in listed}
+    st.session_state["shown"] = shown.id
+    which.selectbox(
+        "Run",
         list(names),
-        key="quantized",
+        key="shown",
         format_func=names.get,
-        on_change=lambda: state.change(run=st.session_state["quantized"]),
+        on_change=lambda: state.change(run=st.session_state["shown"]),
     )
-    watch(
-        st.session_state["quantized"],
-        lambda run: _results(analysis, run),
-        again="see the log, then press “Quantize and measure” again.",
+    others = [
+        run.id for run in listed if shown.kind == run.kind == "finetune" and run.id != shown.id
+    ]
+    st.session_state["overlaid"] = [run for run in state.current().overlaid if run in others]
+    overlaid = over.multiselect(
+        "Draw over it",
+        others,
+        key="overlaid",
+        format_func=names.get,
+        placeholder="other fine-tunings" if others else "no other fine-tuning",
+        max_selections=state.MOST_OVERLAID,
+        disabled=not others,
+        on_change=lambda: state.change(overlay=",".join(st.session_state["overlaid"])),
     )
-    return viewmodels.measured_plan(jobs.view(st.session_state["quantized"]))
+    with act:
+        next_button(shown, primary=primary)
+    with delete:
+        delete_button(shown)
+    return overlaid
 
 
-def _results(analysis: Analysis, run: jobs.RunView) -> None:
-    found = viewmodels.evaluations(run)
+def _verdict(seen: list[jobs.RunView]) -> str:
+    run = seen[0]
+    if run.kind == "finetune":
+        return training.training_verdict(run, seen[1:])
+    return measured.verdict(measured.evaluations(run), run.options)
+
+
+def _results(analysis: Analysis, seen: list[jobs.RunView]) -> None:
+    if seen[0].kind == "finetune":
+        training_charts(seen)
+        left, right = st.columns([3, 2], gap="medium")
+        with left:
+            training_outcome(seen, analysis)
+    else:
+        left, right = st.columns([3, 2], gap="medium")
+        with left:
+            _rounded(analysis, seen[0])
+    with right:
+        _bits(analysis, runs.planned(seen[0]))
+
+
+def _rounded(analysis: Analysis, run: jobs.RunView) -> None:
+    """What rounding alone left."""
+    found = measured.evaluations(run)
     if not found:
         return
-    if run.state == "finished":
-        st.markdown(viewmodels.verdict(found, run.options))
     chart(
-        quantize.accuracies(found, viewmodels.network_names(run.options)),
+        quantize.accuracies(found, measured.network_names(run.options)),
         key=f"accuracies_{run.id}",
-        alt=viewmodels.accuracies_alt(found, run.options),
+        alt=measured.accuracies_alt(found, run.options),
         how_to_read=(
-            f"{viewmodels.images_sentence(found)} Bars are 95 % intervals; the uniform network is "
+            f"{measured.images_sentence(found)} Bars are 95 % intervals; the uniform network is "
             "the smallest that is not smaller than the plan."
         ),
     )
-    numbers(viewmodels.accuracy_table(analysis, run.options, found))
+    numbers(measured.accuracy_table(analysis, run.options, found))
+
+
+def _bits(analysis: Analysis, plan: BitPlan) -> None:
+    chart(
+        frontier.plan_bits(analysis, plan),
+        key="quantized_bits",
+        alt=plans.plan_alt(plan),
+        how_to_read="Bits of each layer, from the input (top) to the output.",
+        table=plans.plan_table(analysis, plan),
+    )

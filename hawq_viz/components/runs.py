@@ -1,43 +1,117 @@
-"""A run as a page shows it: how far it is, or why it failed and what to do next."""
+"""A run as a page shows it: how far it is, how it ended, and the one thing to do next."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import streamlit as st
 
 from engine import jobs
-from hawq_viz import viewmodels
+from hawq_viz import state
+from hawq_viz.viewmodels import runs
+from hawq_viz.viewmodels.training import finetune_options
 
 SECONDS_A_TICK = 1.0
+REFUSED = "_refused"  # where a callback leaves the sentence that a page shows
 
 
-def watch(run_id: str, show: Callable[[jobs.RunView], None], *, again: str) -> None:
-    """Show a run and keep it fresh while it lives; the rest of the page stays still.
+def watch(
+    run_ids: Sequence[str],
+    show: Callable[[list[jobs.RunView]], None],
+    verdict: Callable[[list[jobs.RunView]], str],
+) -> None:
+    """Show a run and keep it fresh while it, or one drawn over it, lives; the rest stays still.
 
     Args:
-        run_id: A run that exists.
-        show: Draws what it has found so far; called at every tick, and once at the end.
-        again: What to do after a failure.
+        run_ids: Runs that exist, the watched one first.
+        show: Draws what they have found so far; called at every tick, and once at the end.
+        verdict: What they have shown, in a sentence, once the first has finished.
     """
-    live = jobs.view(run_id).state not in jobs.FINAL
+    states = [jobs.view(run_id).state for run_id in run_ids]
+    live = any(found not in jobs.FINAL for found in states)
 
     def panel() -> None:
-        run = jobs.view(run_id)
-        if run.state not in jobs.FINAL:
-            st.progress(viewmodels.share_done(run), text=viewmodels.progress_text(run))
-        elif live:
-            st.rerun()  # once: the rest of the page learns of it, and the clock stops
-        elif run.state != "finished":
-            failure(run, again)
-        show(run)
+        try:
+            seen = [jobs.view(run_id) for run_id in run_ids]
+        except ValueError:  # deleted from another tab
+            st.rerun()
+        if live and [run.state for run in seen] != states:
+            st.rerun()  # the rest of the page learns of it; once all have ended, the clock stops
+        with st.container():  # always one element, so that charts below keep their place
+            if seen[0].state == "finished":
+                st.success(verdict(seen))
+            else:
+                _status(seen[0])
+        show(seen)
 
-    if live:
-        st.fragment(panel, run_every=SECONDS_A_TICK)()
-    else:  # no fragment: what is pressed in it concerns the whole page
-        panel()
+    # A fragment even when the clock has stopped, so that its charts stay the same elements.
+    st.fragment(panel, run_every=SECONDS_A_TICK if live else None)()
 
 
-def failure(run: jobs.RunView, again: str) -> None:
-    """The sentence, the next step, and the end of the log."""
-    st.error(f"{run.error}  \n**Next:** {again}")
-    with st.expander("The end of its log"):
-        st.code(run.log_tail or "The log is empty.", language=None)
+def _status(run: jobs.RunView) -> None:
+    if run.state in runs.LIVE:
+        st.progress(runs.share_done(run), text=runs.progress_text(run))
+    elif run.state == "cancelled":
+        st.warning(runs.state_text(run))
+    else:
+        st.error(runs.state_text(run))
+        with st.expander("The end of its log"):
+            st.code(run.log_tail or "The log is empty.", language=None)
+
+
+def next_button(run: jobs.RunView, *, primary: bool) -> None:
+    """The one thing to do with a run in its state."""
+    action = runs.next_action(run)
+    if action.name == "another":
+        st.page_link("../pages/frontier.py", label=action.label, icon=action.icon)
+        return
+    st.button(
+        action.label,
+        icon=action.icon,
+        help=action.why,
+        type="primary" if primary and action.name != "cancel" else "secondary",
+        width="stretch",
+        key=f"{action.name}_{run.id}",
+        disabled=run.cancelling,
+        on_click=_do,
+        args=(action.name, run),
+    )
+
+
+def delete_button(run: jobs.RunView) -> None:
+    """Delete a run that has ended, after one more question."""
+    with st.popover(
+        "",
+        icon=":material/delete:",
+        help="Delete this run" if run.state in jobs.FINAL else "Cancel it first, then delete it",
+        disabled=run.state not in jobs.FINAL,
+        width="stretch",
+    ):
+        st.markdown(f"Delete **{runs.run_title(run)}** with its files? This cannot be undone.")
+        st.button(
+            "Delete for good",
+            type="primary",
+            key=f"delete_{run.id}",
+            on_click=_do,
+            args=("delete", run),
+        )
+
+
+def refusal() -> None:
+    """The sentence with which the last launch, cancel, resume or delete was refused."""
+    if refused := st.session_state.pop(REFUSED, None):
+        st.error(refused)
+
+
+def _do(action: str, run: jobs.RunView) -> None:
+    try:
+        if action == "cancel":
+            jobs.cancel(run.id)
+        elif action == "resume":
+            jobs.resume(run.id)
+        elif action == "delete":
+            jobs.delete(run.id)
+            state.change(run="")
+        elif action == "finetune":
+            told = finetune_options(runs.planned(run), "quick", run.options["data"])
+            state.change(run=jobs.launch("finetune", run.workload, told), overlay="")
+    except ValueError as error:
+        st.session_state[REFUSED] = str(error)

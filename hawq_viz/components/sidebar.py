@@ -4,7 +4,8 @@ import streamlit as st
 
 from engine import jobs
 from engine.workloads import workload_names
-from hawq_viz import state, viewmodels
+from hawq_viz import state
+from hawq_viz.viewmodels import analyses
 
 
 def sidebar() -> None:
@@ -20,16 +21,16 @@ def sidebar() -> None:
             on_change=lambda: state.change(workload=st.session_state["workload"]),
             help="A trained network with its data, loss and metric.",
         )
-        runs = {
-            run.id: run for run in jobs.list_runs() if viewmodels.is_analysis(run, view.workload)
+        found = {
+            run.id: run for run in jobs.list_runs() if analyses.is_analysis(run, view.workload)
         }
-        st.session_state["analysis"] = view.analysis if view.analysis in runs else ""
+        st.session_state["analysis"] = view.analysis if view.analysis in found else ""
         st.selectbox(
             "Analysis",
-            ["", *runs],
+            ["", *found],
             key="analysis",
             format_func=lambda run: (
-                viewmodels.analysis_name(runs[run]) if run else "comes with the network"
+                analyses.analysis_name(found[run]) if run else "comes with the network"
             ),
             on_change=lambda: state.change(analysis=st.session_state["analysis"]),
             help="The one that comes with the network, or one you made on the Sensitivity page.",

@@ -1,0 +1,110 @@
+"""Launch the picked plan: rounded only or fine-tuned, with its uniform rival or without."""
+
+from typing import Any
+
+import streamlit as st
+
+from engine import jobs
+from hawq_viz import state
+from hawq_viz.components.runs import REFUSED, refusal
+from hawq_viz.viewmodels.measured import quantize_options
+from hawq_viz.viewmodels.plans import Summary
+from hawq_viz.viewmodels.runs import NO_RECIPE, RECIPES
+from hawq_viz.viewmodels.training import CHOICES, NUMBERS, WHOLE, finetune_options, usual
+
+DATA = {"sample": "The sample", "full": "All (fetched once)"}
+TYPED = "typed_"  # how the keys of the inputs begin
+A_ROW = 4  # inputs of the custom recipe beside each other
+
+
+def launch_form(summary: Summary, *, primary: bool) -> None:
+    """Recipe, images, rival and the button; a custom recipe opens its settings below.
+
+    Args:
+        summary: Of the picked plan.
+        primary: Whether to launch is the one obvious thing to do now.
+    """
+    _remember()
+    recipe, images, rival, start = st.columns([3, 2.4, 2.6, 2.8], vertical_alignment="bottom")
+    chosen = recipe.selectbox(
+        "Recipe",
+        list(RECIPES),
+        format_func=RECIPES.get,
+        key=TYPED + "recipe",
+        help="Fine-tuning goes on from the rounded network. Its best step is chosen by training "
+        "images held back, never by test images.",
+    )
+    images.selectbox(
+        "Images",
+        list(DATA),
+        format_func=DATA.get,
+        key=TYPED + "data",
+        help="To train and to test on: the few that come along, or the whole data set.",
+    )
+    rival.checkbox(
+        f"Also {summary.rival_name[0].lower()}{summary.rival_name[1:]}",
+        key=TYPED + "rival",
+        help="Do the same with the smallest uniform plan that is not smaller, and show both. "
+        "A fine-tuning of it waits until the first has ended.",
+    )
+    start.button(
+        "Quantize" if chosen == NO_RECIPE else "Quantize and fine-tune",
+        icon=":material/play_arrow:",
+        type="primary" if primary else "secondary",
+        width="stretch",
+        key="launch",
+        on_click=_launch,
+        args=(summary,),
+    )
+    if chosen == "custom":
+        _settings()
+    refusal()
+
+
+def _remember() -> None:
+    """Keep what was typed: Streamlit forgets an input with the page or the recipe it is on."""
+    kept = st.session_state.setdefault("_typed", {})
+    for name in ("recipe", "data", "rival", *CHOICES, *NUMBERS):
+        key = TYPED + name
+        if key in st.session_state:
+            kept[key] = st.session_state[key]
+        elif key in kept:
+            st.session_state[key] = kept[key]
+
+
+def _settings() -> None:
+    """Everything fine-tuning can be told; a blank leaves it to the engine."""
+    with st.container(border=True):
+        cells = [cell for _ in range(3) for cell in st.columns(A_ROW)]
+        for (name, (label, known)), cell in zip(CHOICES.items(), cells, strict=False):
+            cell.selectbox(
+                label, known, index=None, placeholder=usual(name), key=TYPED + name, width="stretch"
+            )
+        for (name, label), cell in zip(NUMBERS.items(), cells[len(CHOICES) :], strict=False):
+            whole = name in WHOLE
+            cell.number_input(
+                label,
+                value=None,
+                step=1 if whole else None,
+                format="%d" if whole else "%g",
+                placeholder=usual(name),
+                key=TYPED + name,
+            )
+
+
+def _launch(summary: Summary) -> None:
+    recipe, data, rival = (st.session_state[TYPED + name] for name in ("recipe", "data", "rival"))
+    workload = summary.plan.workload
+    try:
+        if recipe == NO_RECIPE:
+            state.change(run=jobs.launch("quantize", workload, quantize_options(summary, data)))
+            return
+        custom = {name: st.session_state.get(TYPED + name) for name in (*CHOICES, *NUMBERS)}
+        plans = [summary.plan, summary.rival] if rival else [summary.plan]
+        told: list[dict[str, Any]] = [
+            finetune_options(plan, recipe, data, custom) for plan in plans
+        ]
+        launched = [jobs.launch("finetune", workload, options) for options in told]
+        state.change(run=launched[0], overlay=",".join(launched[1:]))
+    except ValueError as error:
+        st.session_state[REFUSED] = str(error)

@@ -1,0 +1,48 @@
+"""Fine-tuning as it goes, and what it brought."""
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from engine import jobs
+from engine.analysis import Analysis
+from hawq_viz.components.chart import chart, numbers
+from hawq_viz.figures import finetune
+from hawq_viz.viewmodels import training
+
+
+def training_charts(seen: Sequence[jobs.RunView]) -> None:
+    """Accuracy and loss against steps; drawn in place at every tick."""
+    courses = [training.course(run) for run in seen]
+    left, right = st.columns([3, 2], gap="small")
+    with left:
+        chart(
+            finetune.accuracy(courses),
+            key="live_accuracy",
+            alt=training.accuracy_alt(courses),
+            how_to_read=(
+                "Thick: a fixed part of the test images, with its 95 % interval. Thin: training "
+                "images held back; they alone choose the ★ step, which is kept."
+            ),
+            table=training.measurement_table(courses),
+        )
+    with right:
+        chart(
+            finetune.loss(courses),
+            key="live_loss",
+            alt=training.loss_alt(courses),
+            how_to_read="Thin: each mini-batch. Thick: their running average.",
+            table=training.loss_table(courses),
+        )
+
+
+def training_outcome(seen: Sequence[jobs.RunView], analysis: Analysis) -> None:
+    """What was measured on all test images so far, and what was done."""
+    run = seen[0]
+    if not training.trained(run):
+        return
+    numbers(training.training_table(seen, analysis.parameters))
+    st.caption(training.images_sentence(run))
+    if run.state == "finished":
+        st.markdown("##### What was done")
+        st.table(training.done(run), border="horizontal")

@@ -1,0 +1,143 @@
+"""How an analysis was made and what it found, in words and tables."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from engine.analysis import Analysis
+from hawq_viz.viewmodels.runs import duration, when
+
+if TYPE_CHECKING:
+    from engine.jobs import RunView
+
+ESTIMATORS = {
+    "gauss_newton": "output-space probes (one backward pass a mini-batch for all layers)",
+    "hutchinson": "Hutchinson's estimator, layer by layer",
+    "hutchinson_shared": "Hutchinson's estimator, one product for all layers",
+}
+STOPPED = {
+    "target": "every layer had reached the error asked for",
+    "images": "every image had been used once",
+    "time": "the time allowed was up",
+}
+
+
+def exactness(analysis: Analysis) -> str:
+    """Whether the traces are the Hessian's own, in a sentence."""
+    inexact = [layer.name for layer in analysis.layers if not layer.trace.exact]
+    if not inexact:
+        return (
+            "Exact for this network: it is piecewise linear in each layer's weights, so what is "
+            "estimated is the trace of the Hessian itself."
+        )
+    which = "every layer" if len(inexact) == len(analysis.layers) else f"{len(inexact)} layers"
+    return (
+        f"Not exact for {which} of this network (the first: `{inexact[0]}`): there the number is "
+        "the trace of the Gauss-Newton matrix, not of the Hessian."
+    )
+
+
+def settings(analysis: Analysis) -> dict[str, str]:
+    """How the analysis was made: what, in words."""
+    made = analysis.provenance
+    return {
+        "Estimator": ESTIMATORS.get(analysis.estimator, analysis.estimator),
+        "Images seen": f"{analysis.images:,}, each once",
+        "Mini-batches": f"{len(analysis.batch_sizes):,}",
+        "Error reached": (
+            f"{analysis.median_relative_sem:.0%} in the median layer, "
+            f"{analysis.worst_relative_sem:.0%} in the worst; asked for {analysis.relative_sem:.0%}"
+        ),
+        "Stopped because": STOPPED.get(analysis.stopped_because, analysis.stopped_because),
+        "Data": made.data,
+        "Seed": str(made.seed),
+        "Quantizer": ", ".join(f"{key} {value}" for key, value in analysis.quantizer.items()),
+        "Ω counted": f"per {analysis.granularity}",
+        "Time taken": duration(analysis.seconds),
+        "Made": made.created.replace("T", " "),
+        "Command": made.command,
+    }
+
+
+def trace_table(analysis: Analysis) -> pd.DataFrame:
+    """One row a layer: what it is, its trace and 95 % interval."""
+    return pd.DataFrame(
+        {
+            "layer": layer.name,
+            "kind": layer.kind,
+            "shape": "×".join(map(str, layer.shape)),
+            "weights": layer.parameters,
+            "trace": layer.trace.mean,
+            "95 % from": layer.trace.interval[0],
+            "95 % to": layer.trace.interval[1],
+            "standard error": layer.trace.relative_sem,
+            "mini-batches": layer.trace.samples,
+            "exact": layer.trace.exact,
+            "below its error": layer.trace.floored,
+        }
+        for layer in analysis.layers
+    )
+
+
+def omega_table(analysis: Analysis) -> pd.DataFrame:
+    """One row a layer: Ω at each bit width."""
+    return pd.DataFrame(
+        {
+            "layer": layer.name,
+            **{f"{bits} bits": layer.omega[bits] for bits in analysis.bit_widths},
+        }
+        for layer in analysis.layers
+    )
+
+
+def traces_alt(analysis: Analysis) -> str:
+    """The trace chart in words."""
+    ranked = sorted(analysis.layers, key=lambda layer: layer.trace.mean)
+    return (
+        f"Average Hessian trace of {len(ranked)} layers in forward order with 95 % intervals, log "
+        f"axis: from {ranked[0].trace.mean:.2g} ({ranked[0].name}) "
+        f"to {ranked[-1].trace.mean:.2g} ({ranked[-1].name})."
+    )
+
+
+def omegas_alt(analysis: Analysis) -> str:
+    """The heatmap in words."""
+    low, high = analysis.bit_widths[0], analysis.bit_widths[-1]
+    worst = max(analysis.layers, key=lambda layer: layer.omega[low])
+    return (
+        f"Heatmap of Ω, layers against bit widths {low} to {high}, log colours. Ω falls with every "
+        f"bit; the largest is {worst.name} at {low} bits with {worst.omega[low]:.2g}."
+    )
+
+
+def analyze_options(
+    data: str, bit_widths: Iterable[int], error_percent: float, seed: int
+) -> dict[str, Any]:
+    """What an analyze run is told.
+
+    Raises:
+        ValueError: If no bit width is chosen.
+    """
+    if not (widths := sorted(bit_widths)):
+        raise ValueError("bit_widths must name at least one bit width, got none: choose some.")
+    return {
+        "data": data,
+        "bit_widths": widths,
+        "relative_sem": error_percent / 100,
+        "seed": int(seed),
+    }
+
+
+def is_analysis(run: "RunView", workload: str) -> bool:
+    """Whether a run has finished an analysis of this workload."""
+    return run.kind == "analyze" and run.workload == workload and run.state == "finished"
+
+
+def analysis_name(run: "RunView") -> str:
+    """An analyze run in a list: when, on what, to what error."""
+    options = run.options
+    return (
+        f"{when(run)}, {options.get('data', 'sample')} data, "
+        f"{options.get('relative_sem', 0.1):.0%}, seed {options.get('seed', 0)}"
+    )

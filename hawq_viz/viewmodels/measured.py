@@ -1,0 +1,111 @@
+"""What rounding alone was measured to leave, in words and tables."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from engine.analysis import Analysis
+from engine.results import Evaluation
+from hawq_viz.viewmodels.plans import FLOAT_BITS, KIB, Summary, size_text
+
+if TYPE_CHECKING:
+    from engine.jobs import RunView
+
+
+def quantize_options(summary: Summary, data: str) -> dict[str, Any]:
+    """What a quantize run is told: the plan, its uniform rival and the images."""
+    return {
+        "plan": asdict(summary.plan),
+        "uniform": asdict(summary.rival),
+        "data": data,
+    }
+
+
+def evaluations(run: "RunView") -> dict[str, Evaluation]:
+    """The networks a quantize run has measured so far: float, plan, uniform."""
+    return {
+        name: Evaluation.from_json(run.results[name])
+        for name in ("float", "plan", "uniform")
+        if name in run.results
+    }
+
+
+def network_names(options: Mapping[str, Any]) -> dict[str, str]:
+    """What to call the networks of a quantize run in a chart."""
+    plan, uniform = options["plan"], options.get("uniform")
+    names = {"float": "float32", "plan": f"HAWQ-V2, {size_text(plan['size_bytes'])}"}
+    if uniform:
+        bits = next(iter(uniform["weight_bits"].values()))
+        names["uniform"] = f"uniform {bits} bits, {size_text(uniform['size_bytes'])}"
+    return names
+
+
+def accuracy_table(
+    analysis: Analysis, options: Mapping[str, Any], found: Mapping[str, Evaluation]
+) -> pd.DataFrame:
+    """One row a network: its size, what was measured, and how the loss rose against ½Ω."""
+    names = network_names(options)
+    rows = []
+    for name, evaluation in found.items():
+        plan = options.get(name) or {
+            "size_bytes": analysis.parameters * FLOAT_BITS / 8,
+            "omega": 0.0,
+        }
+        low, high = evaluation.interval
+        rise = evaluation.loss - found["float"].loss if "float" in found else math.nan
+        rows.append(
+            {
+                "network": names[name].partition(",")[0],
+                "size (KiB)": plan["size_bytes"] / KIB,
+                f"{evaluation.metric} (%)": 100 * evaluation.value,
+                "95 % from": 100 * low,
+                "to": 100 * high,
+                "loss": evaluation.loss,
+                "loss rise": rise,
+                "½Ω": plan["omega"] / 2,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def verdict(found: Mapping[str, Evaluation], options: Mapping[str, Any]) -> str:
+    """What a finished quantize run has shown, in a sentence or two."""
+    names = network_names(options)
+    plan = found["plan"]
+    lost = 100 * (found["float"].value - plan.value)
+    says = f"The plan keeps {plan.value:.1%}, {abs(lost):.1f} points {than(lost)} float32"
+    if "uniform" in found:
+        ahead = 100 * (plan.value - found["uniform"].value)
+        rival = names["uniform"].partition(",")[0]
+        says += f" and {abs(ahead):.1f} points {'above' if ahead >= 0 else 'below'} {rival}"
+        if overlap(plan.interval, found["uniform"].interval):
+            says += " (their 95 % intervals overlap: more test images would tell)"
+    return says + "."
+
+
+def than(lost: float) -> str:
+    """On which side of another value a loss against it leaves one."""
+    return "below" if lost >= 0 else "above"
+
+
+def overlap(a: tuple[float, float], b: tuple[float, float]) -> bool:
+    """Whether two intervals have values in common."""
+    return a[0] <= b[1] and b[0] <= a[1]
+
+
+def images_sentence(found: Mapping[str, Evaluation]) -> str:
+    """Which test images, and how many."""
+    evaluation = next(iter(found.values()))
+    return f"Measured on {evaluation.samples:,} images: {evaluation.provenance.data}."
+
+
+def accuracies_alt(found: Mapping[str, Evaluation], options: Mapping[str, Any]) -> str:
+    """The accuracies in words."""
+    names = network_names(options)
+    return "Measured: " + "; ".join(
+        f"{names[name]}: {x.value:.2%} ({x.interval[0]:.2%} to {x.interval[1]:.2%})"
+        for name, x in found.items()
+    )

@@ -1,0 +1,178 @@
+"""Any run in words: what it is, how far, and what to do next."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from engine.results import BitPlan
+from hawq_viz.viewmodels.plans import size_text
+
+if TYPE_CHECKING:
+    from engine.jobs import RunView
+
+RECIPES = {
+    "quick": "Quick: 1 epoch",
+    "full": "Full: 3 epochs",
+    "custom": "Custom",
+    "post": "Post-training only",
+}
+NO_RECIPE = "post"  # a run of kind "quantize": rounded and measured, nothing trained
+QUANTIZING = ("quantize", "finetune")  # kinds of run that follow a plan
+LIVE = ("queued", "running")
+
+
+@dataclass(frozen=True)
+class Action:
+    """The one obvious thing to do with a run."""
+
+    name: str  # cancel, resume, finetune or another
+    label: str
+    icon: str
+    why: str
+
+
+ACTIONS = {
+    action.name: action
+    for action in (
+        Action("cancel", "Cancel", ":material/stop:", "Stop; what is done so far is kept"),
+        Action("resume", "Resume", ":material/play_arrow:", "Go on with it"),
+        Action("finetune", "Fine-tune it", ":material/model_training:", "One epoch, same images"),
+        Action("another", "Pick another plan", ":material/timeline:", "Back to the frontier"),
+    )
+}
+
+
+def next_action(run: "RunView") -> Action:
+    """What to do now: the same for every run of that kind in that state."""
+    if run.state in LIVE:
+        name = "cancel"
+    elif run.state != "finished":
+        name = "resume"
+    else:
+        name = "finetune" if run.kind == "quantize" else "another"
+    return ACTIONS[name]
+
+
+def asks_first(run: "RunView", plan: BitPlan) -> bool:
+    """Whether what a run asks for comes before a launch of the picked plan."""
+    if run.state in LIVE:
+        return True
+    same = run.options["plan"]["weight_bits"] == plan.weight_bits
+    return same and next_action(run).name != "another"
+
+
+def state_text(run: "RunView") -> str:
+    """How a run ended that did not finish: the sentence, and the next step."""
+    if run.state == "cancelled":
+        where = f" after {run.done:,} of {run.total:,} {run.note}" if run.total else ""
+        says = f"Cancelled{where}."
+    else:
+        says = run.error or "It ended without a word."
+    does = "goes on from its last checkpoint" if run.kind == "finetune" else "does it once more"
+    return f"{says}  \n**Next:** “{ACTIONS['resume'].label}” {does}."
+
+
+def run_title(run: "RunView") -> str:
+    """Any run in a sentence."""
+    return f"the analysis of {when(run)}" if run.kind == "analyze" else run_name(run)
+
+
+def run_name(run: "RunView") -> str:
+    """A run of a plan for a legend: size, bits, recipe, seed."""
+    plan = run.options["plan"]
+    recipe = RECIPES[recipe_of(run)].partition(":")[0].lower()
+    parts = [size_text(plan["size_bytes"]), bits_text(plan["weight_bits"]), recipe]
+    if run.kind == "finetune":
+        parts.append(f"seed {run.options.get('seed') or 0}")
+    return " · ".join(parts)
+
+
+def listed_name(run: "RunView", plan: BitPlan | None = None) -> str:
+    """A run in a list: what it is, what came out, when; marked if it is of this plan."""
+    outcome = next(
+        (f"{run.results[name]['value']:.1%}" for name in OUTCOMES[run.kind] if name in run.results),
+        "",
+    )
+    told = outcome if run.state == "finished" else run.state
+    picked = plan is not None and run.options["plan"]["weight_bits"] == plan.weight_bits
+    mark = " · picked plan" if picked else ""
+    return f"{run_name(run)}: {told}{mark} ({when(run)})"
+
+
+OUTCOMES = {"quantize": ("plan",), "finetune": ("finetuned",)}
+
+
+def recipe_of(run: "RunView") -> str:
+    """The recipe a run follows; one that came from elsewhere is a custom one."""
+    if run.kind == "quantize":
+        return NO_RECIPE
+    recipe = run.options.get("recipe")
+    return recipe if recipe in RECIPES else "custom"
+
+
+def bits_text(weight_bits: dict[str, int]) -> str:
+    """Bits of a plan in a word or two."""
+    low, high = min(weight_bits.values()), max(weight_bits.values())
+    return f"uniform {low} bits" if low == high else f"{low}–{high} bits"
+
+
+def when(run: "RunView") -> str:
+    """When a run was made, on the clock of this machine."""
+    return datetime.fromisoformat(run.created).astimezone().strftime("%-d %b %H:%M:%S")
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def runs_of(
+    seen: Iterable["RunView"], kinds: Iterable[str], workload: str, plan: BitPlan | None = None
+) -> list["RunView"]:
+    """Those of these kinds and a workload, and of a plan's bits if one is given, in their order."""
+    return [
+        run
+        for run in seen
+        if run.kind in kinds
+        and run.workload == workload
+        and (plan is None or run.options["plan"]["weight_bits"] == plan.weight_bits)
+    ]
+
+
+def watched(seen: Iterable["RunView"], kind: str, workload: str, run_id: str) -> "RunView | None":
+    """The run to show: the one in the URL, else the newest that is not over."""
+    own = runs_of(seen, (kind,), workload)
+    named = [run for run in own if run.id == run_id]
+    alive = [run for run in own if run.state in LIVE]
+    return next(iter(named + alive), None)
+
+
+def share_done(run: "RunView") -> float:
+    """How much of a run is done, 0…1."""
+    return min(1.0, run.done / run.total) if run.total else 0.0
+
+
+def progress_text(run: "RunView") -> str:
+    """How far a run is, in a line: its place in the queue, or done, rate and time left."""
+    if run.cancelling:
+        return "Cancelling …"
+    if run.state == "queued":
+        ahead = f"{run.place} run{'s' if run.place != 1 else ''} ahead" if run.place else "next"
+        return f"Queued: {ahead}."
+    if not run.total:
+        return "Starting a worker …"
+    says = f"{run.note}: {run.done:,} of {run.total:,}"
+    if run.note.endswith("steps") and (rate := run.steps_per_second):
+        says += f", {rate:.3g} steps/s"
+    if run.eta_seconds is not None:
+        says += f", about {duration(run.eta_seconds)} left"
+    return says
+
+
+def planned(run: "RunView") -> BitPlan:
+    """The plan that a run was given."""
+    return BitPlan(**run.options["plan"])
