@@ -35,7 +35,16 @@ def quantize_page(analysis: Analysis, summary: plans.Summary) -> None:
     if shown.id != view.run:
         _elsewhere(view.run)
     overlaid = _choose(listed, shown, summary.plan, primary=asks)
-    watch([shown.id, *overlaid], lambda seen: _results(analysis, seen), _verdict)
+    seen = [jobs.view(run_id) for run_id in (shown.id, *overlaid)]
+    watch([run.id for run in seen], _live, _verdict)
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        if shown.kind == "finetune":
+            training_outcome(seen, analysis)
+        else:
+            _rounded(analysis, seen[0])
+    with right:
+        _bits(analysis, runs.planned(shown))
 
 
 def _elsewhere(run_id: str) -> None:
@@ -89,18 +98,9 @@ def _verdict(seen: list[jobs.RunView]) -> str:
     return measured.verdict(measured.evaluations(run), run.options)
 
 
-def _results(analysis: Analysis, seen: list[jobs.RunView]) -> None:
+def _live(seen: list[jobs.RunView]) -> None:
     if seen[0].kind == "finetune":
         training_charts(seen)
-        left, right = st.columns([3, 2], gap="medium")
-        with left:
-            training_outcome(seen, analysis)
-    else:
-        left, right = st.columns([3, 2], gap="medium")
-        with left:
-            _rounded(analysis, seen[0])
-    with right:
-        _bits(analysis, runs.planned(seen[0]))
 
 
 def _rounded(analysis: Analysis, run: jobs.RunView) -> None:

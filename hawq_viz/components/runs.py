@@ -18,23 +18,25 @@ def watch(
     show: Callable[[list[jobs.RunView]], None],
     verdict: Callable[[list[jobs.RunView]], str],
 ) -> None:
-    """Show a run and keep it fresh while it, or one drawn over it, lives; the rest stays still.
+    """Show a run and keep it fresh while it, or one drawn over it, lives.
+
+    The rest of the page stays still until a run changes its state or has a new result.
 
     Args:
         run_ids: Runs that exist, the watched one first.
-        show: Draws what they have found so far; called at every tick, and once at the end.
+        show: Draws how they go; called at every tick, and once at the end.
         verdict: What they have shown, in a sentence, once the first has finished.
     """
-    states = [jobs.view(run_id).state for run_id in run_ids]
-    live = any(found not in jobs.FINAL for found in states)
+    told = [_told(jobs.view(run_id)) for run_id in run_ids]
+    live = any(state not in jobs.FINAL for state, _ in told)
 
     def panel() -> None:
         try:
             seen = [jobs.view(run_id) for run_id in run_ids]
         except ValueError:  # deleted from another tab
             st.rerun()
-        if live and [run.state for run in seen] != states:
-            st.rerun()  # the rest of the page learns of it; once all have ended, the clock stops
+        if live and [_told(run) for run in seen] != told:
+            st.rerun()  # once all have ended, the clock stops
         with st.container():  # always one element, so that charts below keep their place
             if seen[0].state == "finished":
                 st.success(verdict(seen))
@@ -44,6 +46,11 @@ def watch(
 
     # A fragment even when the clock has stopped, so that its charts stay the same elements.
     st.fragment(panel, run_every=SECONDS_A_TICK if live else None)()
+
+
+def _told(run: jobs.RunView) -> tuple[str, int]:
+    """What of a run concerns the whole page."""
+    return run.state, len(run.results)
 
 
 def _status(run: jobs.RunView) -> None:

@@ -1,33 +1,36 @@
-"""The whole journey in a real browser: open, click a point, quantize it, reload.
+"""The whole journey in a real browser: open, click a point, quantize it, fine-tune it, come back.
 
-The sample network, its stored analysis and a real worker; no network is needed.
+The sample network, its stored analysis and real workers; no network is needed.
 """
 
-import os
 import re
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect
+from served import settled
 
 from engine.analysis import Analysis
 from engine.workloads import stored_analysis
 
-ROOT = Path(__file__).parents[2]
-SECONDS_TO_START = 120
-SECONDS_TO_DRAW = 120
 SECONDS_TO_MEASURE = 400  # three times a thousand images, on a machine that may be busy
-FLAGS = ["--no-sandbox", "--disable-background-networking"]
+SECONDS_TO_TRAIN = 900  # an epoch of the sample, and the same
 
 FRONTIER = '.chart[aria-label^="Size against"]'
 SIZE = '[data-testid="stMetricValue"] >> nth=0'
+
+ACCURACY = '.chart[aria-label^="Accuracy against"]'
+
+# Steps and accuracies of the watched run; and whether they have risen well above the first.
+COURSE = """chart => {
+  const line = chart.data.findLast(trace => trace.name.includes('seed'));
+  return [line.x, line.y];
+}"""
+CLIMBED = """() => {
+  const line = document.querySelector('.chart[aria-label^="Accuracy against"]')
+    ?.data?.findLast(trace => trace.name.includes('seed'));
+  return line && line.y.at(-1) > line.y[0] + 0.03;
+}"""
 
 # Where on the page the frontier's point of at least this many KiB is drawn, and its cost in bytes.
 POINT = """kib => {
@@ -38,81 +41,6 @@ POINT = """kib => {
   return { x: box.left + _size.l + xaxis.l2p(line.x[i]),
            y: box.top + _size.t + yaxis.l2p(Math.log10(line.y[i])), cost: line.customdata[i] };
 }"""
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The dashboard, served for these tests alone."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("served")
-    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "hawq_viz" / "app.py")]
-    command += ["--server.port", str(port), "--server.headless", "true"]
-    command += ["--server.fileWatcherType", "none"]
-    environment = {
-        **os.environ,
-        "HAWQ_VIZ_RUNS": str(folder / "runs"),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
-    }
-    with (folder / "log.txt").open("wb") as log:
-        server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
-        try:
-            wait_for(f"http://127.0.0.1:{port}/_stcore/health", server, folder / "log.txt")
-            yield f"http://127.0.0.1:{port}/"
-        finally:
-            server.terminate()
-            server.wait(30)
-
-
-def wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + SECONDS_TO_START
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urlopen(address, timeout=2):
-                return
-        except (URLError, OSError):
-            time.sleep(0.3)
-    pytest.fail(f"The dashboard did not start: {log.read_text()[-2000:]}")
-
-
-@pytest.fixture
-def page(chromium: str) -> Iterator[Page]:
-    """A page of a fresh browser that may reach nothing but this machine, and must not complain."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        context = browser.new_context(viewport={"width": 1280, "height": 720})
-        page = context.new_page()
-        said: list[str] = []
-        abroad: list[str] = []
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on(
-            "console",
-            lambda message: (
-                said.append(message.text + str(message.location))
-                if message.type == "error"
-                else None
-            ),
-        )
-        page.on(
-            "request",
-            lambda request: (
-                abroad.append(request.url)
-                if not re.match(r"(https?|wss?)://127\.0\.0\.1[:/]|data:|blob:", request.url)
-                else None
-            ),
-        )
-        yield page
-        browser.close()
-    # Streamlit looks for its server below a page's own path first, and is told it is not there.
-    assert [line for line in said if "/_stcore/" not in line] == []
-    assert abroad == []
-
-
-def settled(page: Page) -> None:
-    """Wait until charts are drawn and the script has come to rest."""
-    expect(page.locator(".chart[data-drawn]").first).to_be_visible(timeout=1000 * SECONDS_TO_DRAW)
-    expect(page.get_by_test_id("stStatusWidget")).to_have_count(0, timeout=1000 * SECONDS_TO_DRAW)
 
 
 def test_from_the_frontier_to_a_measured_plan(page: Page, address: str):
@@ -155,7 +83,9 @@ def test_from_the_frontier_to_a_measured_plan(page: Page, address: str):
     page.get_by_role("button", name="Quantize this plan").click()
     page.wait_for_url(re.compile("/quantize"))
     expect(page.locator(SIZE)).to_have_text(picked)
-    page.get_by_role("button", name="Quantize and measure").click()
+    page.get_by_role("combobox", name="Recipe").click()
+    page.get_by_role("option", name="Post-training only").click()
+    page.get_by_role("button", name="Quantize", exact=True).click()
     page.wait_for_url(re.compile("run="))
     expect(page.get_by_test_id("stProgress")).to_be_visible(timeout=20_000)
     verdict = page.get_by_text("The plan keeps")
@@ -170,6 +100,43 @@ def test_from_the_frontier_to_a_measured_plan(page: Page, address: str):
     page.reload()
     settled(page)
     expect(page.get_by_text(found)).to_be_visible()
+
+
+def test_three_bits_worth_of_size_climbs_back_and_is_finished_on_return(
+    page: Page, context: BrowserContext, address: str
+):
+    uniform = Analysis.load(stored_analysis("resnet20-cifar10")).uniform(3).size_bytes
+    page.goto(address)
+    settled(page)
+    point = page.evaluate(POINT, uniform / 1024)
+    page.mouse.move(point["x"], point["y"])
+    page.mouse.click(point["x"], point["y"])
+    page.wait_for_url(re.compile(r"size=\d+"))
+    settled(page)
+    page.get_by_role("button", name="Quantize this plan").click()
+    page.wait_for_url(re.compile("/quantize"))
+
+    # One button; the quick recipe on the sample images is what the form says.
+    page.get_by_role("button", name="Quantize and fine-tune").click()
+    page.wait_for_url(re.compile("run="))
+    link = page.url
+    page.wait_for_function(CLIMBED, timeout=1000 * SECONDS_TO_TRAIN)
+    expect(page.get_by_text(re.compile(r"training steps: \d+ of \d+"))).to_be_visible()
+    page.close()
+
+    # Nobody looks; the worker goes on, and the link leads to where it has got to.
+    again = context.new_page()
+    again.goto(link)
+    settled(again)
+    verdict = again.get_by_text("Fine-tuned, the plan reaches")
+    expect(verdict).to_be_visible(timeout=1000 * SECONDS_TO_TRAIN)
+    points = re.search(r"([\d.]+) above rounding alone", verdict.inner_text())
+    assert float(points[1]) > 3
+    steps, accuracy = again.locator(ACCURACY).evaluate(COURSE)
+    assert steps[0] == 0
+    assert steps == sorted(set(steps))
+    assert accuracy[-1] > accuracy[0] + 0.03
+    expect(again.get_by_text("Stopped because")).to_be_visible()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
