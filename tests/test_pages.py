@@ -265,6 +265,20 @@ class TestQuantize:
         press(app, "Quantize and fine-tune")
         assert texts(app.error) == "runs must lie in a folder that can be written, got /."
 
+    def test_a_rival_that_is_refused_leaves_the_first_run_in_view(self, monkeypatch):
+        def launch(kind, workload, options):
+            if options["plan"]["weight_bits"] == SUMMARY.rival.weight_bits:
+                raise ValueError("no room for another run.")
+            return new_run(kind, workload, options, None).name
+
+        monkeypatch.setattr(jobs, "launch", launch)
+        app = open_page("quantize")
+        app.checkbox(key="typed_rival").check()
+        press(app, "Quantize and fine-tune")
+        assert texts(app.error) == "no room for another run."
+        assert app.query_params["run"] == jobs.list_runs()[0].id
+        assert "overlay" not in app.query_params
+
     def test_a_finished_run_says_what_was_measured_and_on_what(self):
         quantize_run(*MEASURED)
         app = open_page("quantize")

@@ -1,7 +1,5 @@
 """Launch the picked plan: rounded only or fine-tuned, with its uniform rival or without."""
 
-from typing import Any
-
 import streamlit as st
 
 from engine import jobs
@@ -94,17 +92,17 @@ def _settings() -> None:
 
 def _launch(summary: Summary) -> None:
     recipe, data, rival = (st.session_state[TYPED + name] for name in ("recipe", "data", "rival"))
-    workload = summary.plan.workload
+    custom = {name: st.session_state.get(TYPED + name) for name in (*CHOICES, *NUMBERS)}
+    plans = [summary.plan, summary.rival] if rival else [summary.plan]
+    launched: list[str] = []
     try:
-        if recipe == NO_RECIPE:
-            state.change(run=jobs.launch("quantize", workload, quantize_options(summary, data)))
-            return
-        custom = {name: st.session_state.get(TYPED + name) for name in (*CHOICES, *NUMBERS)}
-        plans = [summary.plan, summary.rival] if rival else [summary.plan]
-        told: list[dict[str, Any]] = [
-            finetune_options(plan, recipe, data, custom) for plan in plans
-        ]
-        launched = [jobs.launch("finetune", workload, options) for options in told]
-        state.change(run=launched[0], overlay=",".join(launched[1:]))
+        if recipe == NO_RECIPE:  # measures the rival in any case
+            kind, told = "quantize", [quantize_options(summary, data)]
+        else:
+            kind, told = "finetune", [finetune_options(p, recipe, data, custom) for p in plans]
+        for options in told:
+            launched.append(jobs.launch(kind, summary.plan.workload, options))
     except ValueError as error:
         st.session_state[REFUSED] = str(error)
+    if launched:
+        state.change(run=launched[0], overlay=",".join(launched[1:]))
