@@ -16,6 +16,7 @@ ICON = str(Path(__file__).parent / "static" / "icon.png")  # an emoji would be f
 # Streamlit keeps a bar free above every page; a projector has no room for it.
 STYLE = """<style>
 [data-testid="stMainBlockContainer"] { padding: 1.4rem 2.5rem 2rem; }
+[data-testid="stVerticalBlock"] { gap: 0.75rem; }
 [data-testid="stHeader"] { background: transparent; }
 [data-testid="stMetricValue"] { font-size: 1.55rem; }
 </style>"""

@@ -231,7 +231,7 @@ def test_the_accuracy_axis_stands_still_while_points_arrive():
     ranges = {finetune.accuracy([course(until)]).layout.yaxis.range for until in range(0, 391, 39)}
     assert len(ranges) == 1
     low, high = ranges.pop()
-    assert (low, high) == (pytest.approx(0.4 - 0.03 * 0.6), 1.005)
+    assert (low, high) == (pytest.approx(0.5 - 0.03 * 0.5), 1.005)
     steps = {finetune.accuracy([course(until)]).layout.xaxis.range for until in range(0, 391, 39)}
     assert len(steps) == 1
 

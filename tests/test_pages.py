@@ -347,7 +347,7 @@ class TestFineTuning:
         tuning_run(SUMMARY.plan, *made_up_runs.whole())
         app = open_page("quantize")
         assert not app.exception
-        assert "Fine-tuned, the plan reaches 91.4%, 0.7 points below" in texts(app.success)
+        assert "Fine-tuned, the plan reaches 91.4%: 0.7 points below" in texts(app.success)
         assert "390, by the held-back images" in app.table[0].value.to_string()
         assert stands_out(app) == ["Quantize and fine-tune"]
         assert not app.get("progress")
@@ -413,10 +413,10 @@ class TestFineTuning:
         rival = write_run("finetune", tuned_options(SUMMARY.rival), *made_up_runs.whole(0.85))
         folder = tuning_run(SUMMARY.plan, *made_up_runs.whole())
         app = open_page("quantize", run=folder.name)
-        assert "6.4 points above" not in texts(app.success)
+        assert "6.4 above" not in texts(app.success)
         app.multiselect(key="overlaid").set_value([rival.name]).run()
         assert app.query_params["overlay"] == rival.name
-        assert "6.4 points above" in texts(app.success)
+        assert "6.4 above" in texts(app.success)
         other = open_page("quantize", **app.query_params)
         assert other.multiselect(key="overlaid").value == [rival.name]
         assert texts(other.success) == texts(app.success)

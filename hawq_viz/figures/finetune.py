@@ -37,10 +37,10 @@ LOOKS = (
 )
 MOST_RUNS = len(LOOKS)
 DRAWN = 1000  # points of a chart at most, all runs together
-EDGES = (0.9, 0.8, 0.6, 0.4, 0.2, 0.0)  # where the accuracy axis may start
+EDGES = (0.9, 0.8, 0.65, 0.5, 0.3, 0.0)  # where the accuracy axis may start
 SPAN = 1 / 40  # of all steps: what the smoothed loss looks back on
 ROUND = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)  # ends of the loss axis, times a power of ten
-HEIGHT = 322  # of a chart with one run
+HEIGHT = 304  # of a chart with one run
 A_NAME = 19  # pixels of height that one more name takes
 BESIDE = 98  # pixels for the names of the lines across
 

@@ -118,16 +118,18 @@ def training_verdict(run: "RunView", others: Iterable["RunView"] = ()) -> str:
     tuned, rounded, whole = (found[name] for name in ("finetuned", "plan", "float"))
     lost, won = 100 * (whole.value - tuned.value), 100 * (tuned.value - rounded.value)
     says = (
-        f"Fine-tuned, the plan reaches {tuned.value:.1%}, {abs(lost):.1f} points {than(lost)} "
-        f"float32 and {abs(won):.1f} {than(-won)} rounding alone"
+        f"Fine-tuned, the plan reaches {tuned.value:.1%}: {abs(lost):.1f} points {than(lost)} "
+        f"float32, {abs(won):.1f} {than(-won)} rounding alone"
     )
     for other in others:
         if (rival := trained(other).get("finetuned")) is None:
             continue
         ahead = 100 * (tuned.value - rival.value)
-        says += f"; {abs(ahead):.1f} points {than(-ahead)} {run_name(other)}"
+        bits = bits_text(other.options["plan"]["weight_bits"])
+        same = bits == bits_text(run.options["plan"]["weight_bits"])
+        says += f", {abs(ahead):.1f} {than(-ahead)} {run_name(other) if same else bits}"
         if overlap(tuned.interval, rival.interval):
-            says += " (their 95 % intervals overlap)"
+            says += " (95 % intervals overlap)"
     if run.results["training"]["stopped_because"] == "diverged":
         kept = run.results["training"]["best_step"]
         says += f". The loss diverged, so step {kept:,} was kept: try a lower learning rate"
