@@ -4,6 +4,7 @@ python benchmarks/live.py
 """
 
 import os
+import random
 import sys
 import tempfile
 import time
@@ -25,7 +26,7 @@ from engine.workloads import stored_analysis  # noqa: E402
 
 SECONDS = 1.5  # goal for 9 of 10
 POINTS = 20
-PAUSE = 0.37  # seconds between points beside the tick, so that they fall anywhere within it
+TICK = 1.0  # seconds; points are written anywhere within it
 STEPS = 2000
 BEFORE = 1000  # steps drawn before the first
 
@@ -51,8 +52,9 @@ def measure(page: Page, dashboard: Dashboard) -> list[float]:
     page.goto(f"{dashboard.address}quantize?size={plan.size_bytes:.0f}&run={folder.name}")
     settled(page)
     seconds = []
+    pause = random.Random(0)
     for number in range(BEFORE + 1, BEFORE + 1 + POINTS):
-        time.sleep(PAUSE)
+        time.sleep(TICK * pause.random())
         written = time.time()
         append(folder, step(number, STEPS), measurement(number, 0.9))
         seconds.append(page.evaluate(UNTIL_SEEN, number) - written)
