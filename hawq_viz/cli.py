@@ -1,30 +1,31 @@
 """The command line, `hawq-viz`: each command prints for people, or one JSON line with `--json`."""
 
 import argparse
-import json
 import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from engine.analysis import Analysis
-from engine.jobs.launching import ANALYZE_OPTIONS, QUANTIZER_OPTIONS
+from engine.jobs.launching import ANALYZE_OPTIONS, FINETUNE_OPTIONS, QUANTIZER_OPTIONS
+from engine.recipe import BATCH_NORMS, OPTIMIZERS, STEP_SIZES, Recipe
 from engine.results import BitPlan, Evaluation, FormatError
 from engine.workloads import DATA, stored_analysis, workload_names
+from hawq_viz import runs_cli
+from hawq_viz.terminal import BAD_USAGE, DONE, FAILED, INTERRUPTED, Bar, measured, say, show
 
 if TYPE_CHECKING:
     from engine.workloads import Workload
 
-DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}  # bytes
 BUDGET = re.compile(r"(\d+\.?\d*|\.\d+)\s*(B|KiB|MiB|GiB|bits?)?")
 POINTS_SHOWN = 10  # of a frontier without a budget
+ROUNDING_OPTIONS = ("rounding", "correction")  # of quantize, beside the quantizer's
+POST_TRAINING_ALONE = ("max_images", "analysis")  # options of quantize without --finetune
+TRAINING_ALONE = tuple(name for name in FINETUNE_OPTIONS if name not in ("epochs", "seed"))
 EXIT_CODES = """\
 exit codes:
   0  done
@@ -40,11 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments) or DONE)
     except FormatError as error:
-        return _say(error, FAILED)
+        say(error)
+        return FAILED
     except ValueError as error:
-        return _say(error, BAD_USAGE)
+        say(error)
+        return BAD_USAGE
     except OSError as error:
-        return _say(error, FAILED)
+        say(error)
+        return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
 
@@ -71,10 +75,10 @@ def analyze(arguments: argparse.Namespace) -> None:
     options = _given(arguments, (*ANALYZE_OPTIONS, *QUANTIZER_OPTIONS))
     if "bit_widths" in options:
         options["bit_widths"] = tuple(options["bit_widths"])
-    with _Bar() as bar:
+    with Bar() as bar:
         analysis = analyze_workload(workload, **options, progress=bar)
     analysis.save(arguments.out)
-    _print(
+    show(
         arguments,
         {"out": str(arguments.out), **summary_of(analysis)},
         f"{analysis.workload}: {len(analysis.layers)} layers, {analysis.parameters:,} weights",
@@ -102,7 +106,7 @@ def frontier(arguments: argparse.Namespace) -> None:
         count = min(POINTS_SHOWN, len(found))
         indices = [round(i * (len(found) - 1) / max(1, count - 1)) for i in range(count)]
         plans = [found.plan(i) for i in indices]
-        _print(
+        show(
             arguments,
             {"points": len(found), "shown": [asdict(plan) for plan in plans]},
             f"{len(found):,} plans that no other beats, {found.cost[0]:,.0f} to "
@@ -117,7 +121,7 @@ def frontier(arguments: argparse.Namespace) -> None:
         _check_out(arguments.out)
         plan.save(arguments.out)
     summary = summarize(analysis, plan)
-    _print(
+    show(
         arguments,
         {
             "plan": asdict(plan),
@@ -130,15 +134,30 @@ def frontier(arguments: argparse.Namespace) -> None:
     )
 
 
-def quantize(arguments: argparse.Namespace) -> None:
-    """Quantize as planned, save the network, and measure what accuracy is left."""
+def quantize(arguments: argparse.Namespace) -> int:
+    """Quantize as planned, save the network, and measure what accuracy is left.
+
+    With --finetune, train it in a run of its own and follow that; an interrupt ends only the
+    watching.
+    """
+    plan = BitPlan.load(arguments.plan)
+    training = arguments.finetune is not None
+    names = (*QUANTIZER_OPTIONS, *ROUNDING_OPTIONS, *(() if training else ("seed",)))
+    given = {name: str(value) for name, value in _given(arguments, names).items()}
+    plan = replace(plan, quantizer=plan.quantizer | given)
+    _check_one_workload(arguments)
+    strange = POST_TRAINING_ALONE if training else (*TRAINING_ALONE, "detach")
+    for name in _given(arguments, strange):
+        place, got = ("without", "both") if training else ("with", "none")
+        option = f"--{name.replace('_', '-')}"
+        raise ValueError(f"{option} must come {place} --finetune, got {got}.")
+    if training:
+        return runs_cli.finetune(arguments, plan)
     from engine.jobs.work import measure_plan
 
-    plan = BitPlan.load(arguments.plan)
-    plan = replace(plan, quantizer=plan.quantizer | _given(arguments, QUANTIZER_OPTIONS))
     workload = _load(arguments)
-    measured: dict[str, Evaluation] = {}
-    with _Bar() as bar:
+    found: dict[str, Evaluation] = {}
+    with Bar() as bar:
         for name, evaluation in measure_plan(
             workload,
             plan,
@@ -147,10 +166,11 @@ def quantize(arguments: argparse.Namespace) -> None:
             max_images=arguments.max_images,
             progress=bar,
         ):
-            measured[name] = evaluation
-    lines = [f"{name:8}{_measured(evaluation)}" for name, evaluation in measured.items()]
-    results = {name: evaluation.to_json() for name, evaluation in measured.items()}
-    _print(arguments, {"out": str(arguments.out), **results}, *lines, f"saved {arguments.out}")
+            found[name] = evaluation
+    lines = [f"{name:8}{measured(evaluation)}" for name, evaluation in found.items()]
+    results = {name: evaluation.to_json() for name, evaluation in found.items()}
+    show(arguments, {"out": str(arguments.out), **results}, *lines, f"saved {arguments.out}")
+    return DONE
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -164,7 +184,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     model = workload.model
     if arguments.quantized is not None:
         model = load_quantized(workload, arguments.quantized)
-    with _Bar() as bar:
+    with Bar() as bar:
         evaluation = evaluate_model(
             model,
             workload,
@@ -174,7 +194,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         )
     if arguments.out is not None:
         evaluation.save(arguments.out)
-    _print(arguments, evaluation.to_json(), _measured(evaluation))
+    show(arguments, evaluation.to_json(), measured(evaluation))
 
 
 def budget_bytes(text: str, parameters: int) -> float:
@@ -221,6 +241,11 @@ def _load(arguments: argparse.Namespace) -> "Workload":
     """The workload named, or that of the user's own file."""
     from engine.jobs.work import load
 
+    _check_one_workload(arguments)
+    return load(arguments.workload, arguments.workload_file, arguments.data or DATA[0])
+
+
+def _check_one_workload(arguments: argparse.Namespace) -> None:
     if (arguments.workload is None) == (arguments.workload_file is None):
         raise ValueError(
             "one workload must be given, by name or by --workload-file, "
@@ -229,7 +254,6 @@ def _load(arguments: argparse.Namespace) -> "Workload":
         )
     if arguments.workload is None and arguments.data is not None:
         raise ValueError("--data must come with a known workload, got --workload-file.")
-    return load(arguments.workload, arguments.workload_file, arguments.data or DATA[0])
 
 
 def _rival(arguments: argparse.Namespace, plan: BitPlan) -> BitPlan | None:
@@ -258,41 +282,6 @@ def _plan_lines(plans: Mapping[str, BitPlan]) -> list[str]:
         f"{plan.omega / 2:<9.3g} bits {plan.summary}"
         for name, plan in plans.items()
     ]
-
-
-def _measured(evaluation: Evaluation) -> str:
-    low, high = evaluation.interval
-    return (
-        f"{evaluation.metric} {evaluation.value:.2%} (95 % interval {low:.2%} to {high:.2%}), "
-        f"loss {evaluation.loss:.4f}, {evaluation.provenance.data}"
-    )
-
-
-def _print(arguments: argparse.Namespace, result: Mapping[str, Any], *lines: str) -> None:
-    print(json.dumps(result, allow_nan=False) if arguments.json else "\n".join(lines))
-
-
-def _say(error: Exception, code: int) -> int:
-    print(f"hawq-viz: {error}", file=sys.stderr)
-    return code
-
-
-class _Bar:
-    """Progress on the terminal, and nothing where standard error is none."""
-
-    def __enter__(self) -> "_Bar":
-        self._bar: tqdm[Any] = tqdm(disable=None, leave=False, file=sys.stderr)
-        return self
-
-    def __call__(self, done: int, total: int, note: str) -> None:
-        self._bar.total = total
-        self._bar.set_description(note, refresh=False)
-        self._bar.update(done - self._bar.n)
-
-    def __exit__(
-        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
-    ) -> None:
-        self._bar.close()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -375,6 +364,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     rounding.add_argument("--max-images", type=int, metavar="N", help="measure on N images")
     _add_quantizer(rounding, "as in the plan's analysis if not given")
+    rounding.add_argument("--rounding", help="nearest (default) or learned from some images")
+    rounding.add_argument("--correction", help="none (default), bias or batch_norm, from images")
+    rounding.add_argument("--seed", type=int, help="of the images drawn, or of the training (0)")
+    _add_training(rounding)
     _add_json(rounding)
 
     scoring = command(evaluate, "measure a network, float or quantized")
@@ -383,6 +376,8 @@ def _parser() -> argparse.ArgumentParser:
     scoring.add_argument("--out", type=Path, metavar="EVALUATION.json")
     scoring.add_argument("--max-images", type=int, metavar="N", help="measure on N images")
     _add_json(scoring)
+
+    runs_cli.add_runs(commands, EXIT_CODES)
     return parser
 
 
@@ -406,6 +401,31 @@ def _add_quantizer(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--scheme", help=f"symmetric or asymmetric ({default})")
     parser.add_argument("--weight-granularity", help=f"channel or tensor ({default})")
     parser.add_argument("--weight-range", help=f"mse, min_max or percentile ({default})")
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("fine-tuning, in a run of its own")
+    group.add_argument(
+        "--finetune", type=float, metavar="EPOCHS", help="train the quantized network so long"
+    )
+    group.add_argument("--detach", action="store_true", default=None, help="do not follow the run")
+    for name, kind, words in (
+        ("learning-rate", float, "at its peak; by default what suits the optimizer"),
+        ("batch-size", int, "images a step"),
+        ("optimizer", str, " or ".join(OPTIMIZERS)),
+        ("weight-decay", float, "of the weights"),
+        ("step-sizes", str, " or ".join(STEP_SIZES)),
+        ("batch-norm", str, " or ".join(BATCH_NORMS)),
+        ("distillation", float, "share of the loss that compares with the float network, 0…1"),
+        ("clip-norm", float, "longest gradient that is followed as it is"),
+        ("evaluate-every", int, "steps between measurements; by default twenty in all"),
+        ("evaluation-images", int, "that measurements on the way look at"),
+        ("checkpoint-every", int, "steps between checkpoints"),
+    ):
+        usual = getattr(Recipe, name.replace("-", "_"), None)
+        words = words if usual is None else f"{words} ({usual})"
+        metavar = {float: "X", int: "N", str: "NAME"}[kind]
+        group.add_argument(f"--{name}", type=kind, metavar=metavar, help=words)
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:

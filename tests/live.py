@@ -13,7 +13,7 @@ from engine.jobs.folders import PROCESS
 SLEEPS = "import time\ndef make():\n    print('asleep', flush=True)\n    time.sleep(600)\n"
 FAILS = "def make():\n    raise {error}\n"
 
-# 58 training images give one a step and 58 steps an epoch; the loss takes its time.
+# So few images that a step takes one and an epoch 60 steps; the loss takes its time.
 SLOW = """
 import time, torch
 from torch.utils.data import TensorDataset

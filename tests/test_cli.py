@@ -1,5 +1,6 @@
 """The command line: what it prints, what it saves, and its exit codes."""
 
+import io
 import json
 import re
 import shlex
@@ -11,11 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import streamlit.web.cli
+from live import SLEEPS, asleep, tiny_plan, workload_file
+from made_up import made_up_evaluation
 from tiny import TINY
 
+from engine import jobs
 from engine.analysis import Analysis, LayerSensitivity
-from engine.results import BitPlan, Evaluation, Provenance, TraceEstimate
+from engine.jobs.events import EventWriter
+from engine.jobs.folders import EVENTS, LOG, PROCESS, new_run
+from engine.results import BitPlan, Evaluation, Provenance, TraceEstimate, write_json
 from hawq_viz import cli
+from hawq_viz.terminal import Bar
 
 BIT_WIDTHS = (2, 4, 8)
 
@@ -225,13 +232,227 @@ def test_a_workload_file_that_is_not_there_fails(capsys):
     assert "none.py must be a Python file with make()" in err
 
 
+# quantize --finetune
+
+
+@pytest.fixture
+def plan(tmp_path) -> Path:
+    """A saved plan of the tiny network."""
+    BitPlan(**tiny_plan(2)).save(tmp_path / "plan.json")
+    return tmp_path / "plan.json"
+
+
+@pytest.mark.usefixtures("runs")
+def test_finetune_follows_its_run_and_fetches_the_network(capsys, tiny, plan, tmp_path):
+    line = ("quantize", "--workload-file", tiny, "--plan", plan, "--out", tmp_path / "out")
+    line += ("--finetune", 1, "--learning-rate", 0.02, "--seed", 3, "--json")
+    code, said, err = run(capsys, *line)
+    assert code == 0, err
+    found = one_json_line(said)
+    made = jobs.view(found["run"])
+    assert found["out"] == str(tmp_path / "out")
+    assert made.options["recipe"] == "custom"
+    given = {name: made.options[name] for name in ("epochs", "learning_rate", "seed")}
+    assert given == {"epochs": 1, "learning_rate": 0.02, "seed": 3}
+    assert made.results == {
+        name: found[name] for name in ("float", "plan", "training", "finetuned")
+    }
+    for file in made.artefact("quantized").iterdir():
+        assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
+
+    line = ("evaluate", "--workload-file", tiny, "--quantized", tmp_path / "out", "--json")
+    assert one_json_line(run(capsys, *line)[1])["value"] == found["finetuned"]["value"]
+    code, said, _ = run(capsys, "runs", "show", made.id)
+    assert code == 0
+    assert said.startswith(f"finetune tiny, made {made.created}: finished\nfloat     top-1 ")
+    assert "steps in " in said
+    assert "stopped by: steps" in said
+    assert re.search(rf"{made.id}  finished   float .*%, finetuned", run(capsys, "runs")[1])
+
+
+@pytest.mark.usefixtures("runs")
+def test_detached_it_prints_the_run(capsys, monkeypatch, tiny, plan, tmp_path):
+    monkeypatch.setattr("engine.jobs.launching.start_worker", lambda _: None)
+    line = ("quantize", "--workload-file", tiny, "--plan", plan, "--out", tmp_path / "out")
+    line += ("--finetune", 0.5, "--detach", "--rounding", "learned", "--scheme", "asymmetric")
+    code, said, _ = run(capsys, *line)
+    made = jobs.view(said.strip())
+    assert (code, made.state, made.options["epochs"]) == (0, "queued", 0.5)
+    assert made.options["plan"]["quantizer"] == {"scheme": "asymmetric", "rounding": "learned"}
+    found = one_json_line(run(capsys, *line, "--json")[1])
+    assert found["quantized"] == str(jobs.view(found["run"]).folder / "quantized")
+
+
+@pytest.mark.usefixtures("runs")
+def test_what_fails_in_the_run_is_said_here(capsys, plan, tmp_path):
+    spec = workload_file(tmp_path, "def make():\n    raise ValueError('images must be there.')")
+    line = ("quantize", "--workload-file", spec, "--plan", plan, "--out", tmp_path / "out")
+    code, out, err = run(capsys, *line, "--finetune", 1)
+    assert (code, out) == (1, "")
+    assert "hawq-viz: images must be there.\n" in err
+    (made,) = jobs.list_runs()
+    assert f"`hawq-viz runs resume {made.id}` goes on" in err
+
+
+def interrupted(_run_id):
+    yield next(iter(jobs.list_runs()))
+    raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("runs")
+def test_an_interrupt_ends_only_the_watching(capsys, monkeypatch):
+    made = written_run("queued")
+    monkeypatch.setattr(jobs, "follow", interrupted)
+    code, _, err = run(capsys, "runs", "watch", made)
+    assert code == 130
+    assert f"the run goes on: `hawq-viz runs watch {made}` shows it again" in err
+    assert f"`hawq-viz runs cancel {made}` stops it." in err
+
+
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--learning-rate", "0.1"), "--learning-rate must come with --finetune, got none"),
+        (("--detach",), "--detach must come with --finetune, got none"),
+        (
+            ("--finetune", "1", "--max-images", "9"),
+            "--max-images must come without --finetune, got",
+        ),
+        (("--finetune", "0"), "epochs must be above 0, got 0"),
+        (("--finetune", "1", "--learning-rate", "-1"), "learning_rate must be above 0, got -1"),
+        (
+            ("--finetune", "1", "--optimizer", "adam"),
+            "optimizer must be one of .*adamw.*, got 'adam'",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_bad_usage(capsys, plan, tmp_path, options, said):
+    line = ("quantize", "--workload-file", "a.py:make", "--plan", plan, "--out", tmp_path / "out")
+    code, out, err = run(capsys, *line, *options)
+    assert (code, out) == (2, "")
+    assert re.search(said, err), err
+    assert jobs.list_runs() == []
+
+
+# runs
+
+
+def written_run(*events: str, kind: str = "quantize", log: str = "") -> str:
+    folder = new_run(kind, "tiny", {"plan": tiny_plan(2)}, None)
+    write_json(folder / PROCESS, "process", {"pid": 2**22 + 1, "created": 0.0})
+    fields = {
+        "progress": {"done": 1200, "total": 4000, "note": "test images"},
+        "result": {"name": "plan", "result": made_up_evaluation(0.83).to_json()},
+        "failed": {"error": "MemoryError: no memory"},
+    }
+    writer = EventWriter(folder / EVENTS)
+    for event in events:
+        writer.write(event, **fields.get(event, {}))
+    writer.close()
+    (folder / LOG).write_text(log)
+    return folder.name
+
+
+@pytest.mark.usefixtures("runs")
+def test_runs_lists_all_in_words_and_in_json(capsys):
+    assert run(capsys, "runs")[1] == f"no runs in {jobs.runs_folder()}\n"
+    finished = written_run("started", "progress", "result", "finished")
+    failed = written_run("started", "progress", "failed")
+    cancelled = written_run("started", "progress", "cancelled")
+    code, said, _ = run(capsys, "runs")
+    lines = dict(line.split(maxsplit=1) for line in said.splitlines())
+    assert (code, len(lines)) == (0, 3)
+    assert re.sub(" +", " ", lines[finished]) == "finished plan 83.00%"
+    assert lines[failed].split(maxsplit=1) == ["failed", "MemoryError: no memory"]
+    assert lines[cancelled].split(maxsplit=1) == ["cancelled", "1,200 of 4,000 test images"]
+    found = one_json_line(run(capsys, "runs", "--json")[1])
+    assert {made["id"]: made["resumable"] for made in found["runs"]} == {
+        finished: False,
+        failed: True,
+        cancelled: True,
+    }
+
+
+@pytest.mark.usefixtures("runs")
+def test_show_says_why_a_run_failed_and_what_next(capsys):
+    failed = written_run("started", "result", "failed", log="Traceback\n  deep inside\n")
+    code, said, _ = run(capsys, "runs", "show", failed)
+    assert code == 0
+    assert "failed, MemoryError: no memory" in said
+    assert "plan      top-1 83.00%" in said
+    assert "  Traceback\n    deep inside\n" in said
+    assert f"`hawq-viz runs resume {failed}` goes on with it" in said
+    found = one_json_line(run(capsys, "runs", "show", failed, "--json")[1])
+    assert found["results"]["plan"]["value"] == 0.83
+    assert found["options"]["plan"] == tiny_plan(2)
+
+
+@pytest.mark.usefixtures("runs")
+def test_watch_ends_as_the_run_does(capsys):
+    assert run(capsys, "runs", "watch", written_run("started", "result", "finished"))[0] == 0
+    code, said, _ = run(capsys, "runs", "watch", written_run("started", "failed"), "--json")
+    assert (code, one_json_line(said)["error"]) == (1, "MemoryError: no memory")
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_run_is_cancelled_resumed_and_deleted(capsys, tmp_path, monkeypatch):
+    spec = workload_file(tmp_path, SLEEPS)
+    run_id = jobs.launch("analyze", "mine", workload_file=spec)
+    asleep(run_id)
+    code, said, _ = run(capsys, "runs", "cancel", run_id)
+    assert (code, said) == (0, f"{run_id} is cancelled\n")
+    code, said, _ = run(capsys, "runs", "resume", run_id)
+    assert (code, f"`hawq-viz runs watch {run_id}` shows it" in said) == (0, True)
+    code, _, err = run(capsys, "runs", "delete", run_id, "--yes")
+    assert code == 2
+    assert "run must be over to be deleted" in err
+    asleep(run_id)
+    assert one_json_line(run(capsys, "runs", "cancel", run_id, "--json")[1])["state"] == "cancelled"
+
+    code, _, err = run(capsys, "runs", "delete", run_id)
+    assert (code, err) == (
+        2,
+        "hawq-viz: --yes must be given where nobody can be asked, got none.\n",
+    )
+    for answer, code, left in (("n\n", 1, [run_id]), ("", 1, [run_id]), ("y\n", 0, [])):
+        answers = io.StringIO(answer)
+        answers.isatty = lambda: True
+        monkeypatch.setattr(sys, "stdin", answers)
+        assert run(capsys, "runs", "delete", run_id)[0] == code
+        assert [seen.id for seen in jobs.list_runs()] == left
+
+
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize("verb", ["show", "watch", "cancel", "resume", "delete"])
+def test_an_unknown_run_is_bad_usage(capsys, verb):
+    code, out, err = run(capsys, "runs", verb, "20260101-000000-analyze-a-0000")
+    assert (code, out) == (2, "")
+    assert re.search(r"run must be the id of one in .*, got '20260101", err)
+    code, _, err = run(capsys, "runs", verb, "../../etc")
+    assert code == 2
+
+
+def test_the_bar_follows_from_where_it_begins(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Bar() as bar:
+        bar.waits("2 ahead")
+        for done, total, note in ((500, 1000, "images"), (600, 1000, "images"), (3, 9, "steps")):
+            bar(done, total, note)
+        assert (bar._bar.n, bar._bar.total, bar._bar.initial) == (3, 9, 3)
+    assert "2 ahead" in terminal.getvalue()
+    assert "steps" in terminal.getvalue()
+
+
 # the process
 
 
 def test_the_command_says_what_it_can_do():
     line = [sys.executable, "-m", "hawq_viz", "--help"]
     said = subprocess.run(line, capture_output=True, text=True, check=True).stdout
-    for word in ("app", "analyze", "frontier", "quantize", "evaluate", "exit codes"):
+    for word in ("app", "analyze", "frontier", "quantize", "evaluate", "runs", "exit codes"):
         assert word in said
 
 

@@ -11,7 +11,10 @@ from typing import overload
 from engine.jobs.events import FIELDS, Row, parsed
 
 STEPS_FOR_ETA = 30
-OFTEN = tuple(f'{{"event": "{event}", '.encode() for event in ("step", "progress"))
+OFTEN = tuple(
+    f'{{"event": "{event}", '.encode()
+    for event in ("step", "progress", "measurement", "checkpoint")
+)
 
 Entry = bytes | Row | None  # a line not yet parsed, an event, or what turned out to be none
 
@@ -22,7 +25,7 @@ class Rows(Sequence[Row]):
     Args:
         entries: Grows as the run goes on; parsed in place.
         count: How many of them there were.
-        rare: Those among them that do not come at every step.
+        rare: Those among them that do not come often, and the state and the results with them.
     """
 
     def __init__(self, entries: list[Entry], count: int, rare: tuple[Row, ...]) -> None:
@@ -71,12 +74,12 @@ class EventReader:
     def rows(self) -> Rows:
         """All events so far."""
         with self._lock:
-            for line in self._new_lines():
-                entry: Entry = line if line.startswith(OFTEN) else parsed(line)
-                if entry is not None:
-                    self._entries.append(entry)
-                if isinstance(entry, dict):
-                    self._rare.append(entry)
+            lines = self._new_lines()
+            self._entries.extend(lines)
+            for index, line in enumerate(lines, len(self._entries) - len(lines)):
+                if not line.startswith(OFTEN):
+                    self._entries[index] = row = parsed(line)
+                    self._rare.extend([row] if row else [])
             return Rows(self._entries, len(self._entries), tuple(self._rare))
 
     def _new_lines(self) -> list[bytes]:

@@ -19,7 +19,7 @@ from engine.jobs.folders import CANCEL, EVENTS, RESERVE, Spec
 from engine.jobs.processes import write_down
 from engine.jobs.turns import turn
 
-NICENESS = 5  # the dashboard stays quick while a worker computes
+NICENESS = 5  # at least; the dashboard stays quick while a worker computes
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_ROOM_IN_WORDS = re.compile(  # of libraries that keep the number to themselves
     "|".join([*map(os.strerror, NO_ROOM), *(rf"\bos error {n}\b" for n in NO_ROOM), "StorageFull"])
@@ -29,7 +29,7 @@ NO_ROOM_IN_WORDS = re.compile(  # of libraries that keep the number to themselve
 def main(folder: Path) -> int:
     """Do the run in a folder; 0 if it finished, 1 if it did not."""
     if hasattr(os, "nice"):
-        os.nice(NICENESS)
+        os.nice(max(0, NICENESS - os.nice(0)))
     events = EventWriter(folder / EVENTS, (folder / CANCEL).exists)
     try:
         write_down(folder, psutil.Process())
