@@ -1,4 +1,4 @@
-"""Round one tensor to b bits: a uniform affine grid, and how its range is chosen.
+"""Round one tensor to b bits: a uniform affine grid, how its range is chosen, and where it stands.
 
 Value = scale · (code − zero point). Symmetric codes are −2^(b−1) … 2^(b−1) − 1 with zero point 0;
 one symmetric bit means ±s, which is the same grid with zero point −½. Asymmetric codes are
@@ -6,11 +6,12 @@ one symmetric bit means ±s, which is the same grid with zero point −½. Asymm
 for Efficient Integer-Arithmetic-Only Inference", 2018.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from engine.layers import Channels
 from engine.results import check_bits
 
 SCHEMES = ("symmetric", "asymmetric")
@@ -18,6 +19,8 @@ GRANULARITIES = ("channel", "tensor")
 RANGES = ("mse", "min_max", "percentile")
 PERCENTILE = 0.999  # of the magnitudes (symmetric), or cut from both tails (asymmetric)
 COARSE, FINE, REFINEMENTS = 32, 16, 4  # steps of the search for the least squared error
+MOVES = range(-2, 3)  # of the zero point, in codes, and with each of them
+STRETCHES = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2)  # of the scale
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Quantizer:
         return _grid(scale, (-low / scale).round(), bits, self.scheme)
 
     def _least_squares(self, values: Tensor, low: Tensor, high: Tensor, bits: int) -> "Grid":
-        """Search the share of the range that leaves the least squared error, row by row."""
+        """Search the share of the range, and then its place, that err least, row by row."""
         best = self._grid_of(low, high, bits)
         error = best.squared_error(values)
         share = torch.ones_like(low)
@@ -105,12 +108,15 @@ class Quantizer:
                 tried = self._grid_of(low * candidate, high * candidate, bits)
                 best, error, better = best.or_better(tried, error, values)
                 share = torch.where(better, torch.as_tensor(candidate, dtype=low.dtype), share)
-        for _ in range(REFINEMENTS):  # codes given, the best scale is a projection
-            levels = best.codes(values) - best.zero_point
-            scale = (values * levels).sum(1, keepdim=True) / levels.square().sum(1, keepdim=True)
-            scale = torch.where(scale > 0, scale, best.scale)  # also where all levels are 0
-            tried = _grid(scale, best.zero_point, bits, self.scheme)
-            best, error, _ = best.or_better(tried, error, values)
+        best, error = _projected(best, error, values)
+        if self.scheme == "asymmetric":  # so far both ends of the range kept their ratio
+            scale, zero_point = best.scale, best.zero_point
+            for move in MOVES:
+                moved = (zero_point + move).clamp(best.low, best.high)
+                for stretch in STRETCHES:
+                    tried = replace(best, scale=scale * stretch, zero_point=moved)
+                    best, error, _ = best.or_better(tried, error, values)
+            best, error = _projected(best, error, values)
         return best
 
 
@@ -150,8 +156,56 @@ class Grid:
         return grid, torch.where(better, theirs, error), better
 
 
+class QuantizedWeight(nn.Module):
+    """What stands between a stored weight and its layer: the nearest values on a grid.
+
+    A parametrization (`torch.nn.utils.parametrize`), so it serves any layer class.
+    """
+
+    def __init__(self, grid: Grid, bits: int, channels: Channels) -> None:
+        super().__init__()
+        self.bits, self.channels = bits, channels
+        self.low, self.high = grid.low, grid.high
+        self.register_buffer("scale", grid.scale.clone())
+        self.register_buffer("zero_point", grid.zero_point.clone())
+
+    @property
+    def grid(self) -> Grid:
+        """The grid as it stands."""
+        scale, zero_point = self.get_buffer("scale"), self.get_buffer("zero_point")
+        return Grid(scale, zero_point, self.low, self.high)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Round a weight to the grid."""
+        rounded = self.grid.round(self.channels.rows(weight))
+        return self.channels.weight(rounded, weight.shape)
+
+    def holding(self, weight: Tensor, codes: Tensor) -> Tensor:
+        """The weight, moved onto the grid where its nearest codes are others than the given.
+
+        Args:
+            weight: As it is stored.
+            codes: [channels, n].
+        """
+        grid, rows = self.grid, self.channels.rows(weight)
+        on_grid = (codes - grid.zero_point) * grid.scale
+        held = torch.where(grid.codes(rows) == codes, rows, on_grid)
+        return self.channels.weight(held, weight.shape)
+
+
 def _grid(scale: Tensor, zero_point: Tensor | float, bits: int, scheme: str) -> Grid:
     scale = scale.clamp(min=torch.finfo(scale.dtype).tiny)
     zero = torch.as_tensor(zero_point, dtype=scale.dtype, device=scale.device).expand_as(scale)
     low = -(2 ** (bits - 1)) if scheme == "symmetric" else 0
     return Grid(scale, zero, low, low + 2**bits - 1)
+
+
+def _projected(grid: Grid, error: Tensor, values: Tensor) -> tuple[Grid, Tensor]:
+    """Improve the scales: with the codes given, the best one is a projection."""
+    for _ in range(REFINEMENTS):
+        levels = grid.codes(values) - grid.zero_point
+        scale = (values * levels).sum(1, keepdim=True) / levels.square().sum(1, keepdim=True)
+        scale = torch.where(scale > 0, scale, grid.scale)  # also where all levels are 0
+        tiny = torch.finfo(scale.dtype).tiny
+        grid, error, _ = grid.or_better(replace(grid, scale=scale.clamp(min=tiny)), error, values)
+    return grid, error

@@ -237,8 +237,8 @@ def test_least_squares_comes_near_the_best_asymmetric_grid(distribution, bits):
             grid = Grid(reach * share / top, torch.full_like(reach, zero_point), 0, top)
             best = torch.minimum(best, grid.squared_error(rows).squeeze(1))
     ratio = error(rows, Quantizer("asymmetric"), bits) / best
-    assert float(ratio.max()) < 1.25  # one search moves both ends of the range together
-    assert float(ratio.mean()) < 1.06
+    assert float(ratio.max()) < 1.01
+    assert float(ratio.mean()) < 1.001
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
@@ -276,8 +276,7 @@ def test_a_grid_a_channel_is_at_least_as_good_as_one_for_all(rows, scheme, bits)
     rows = rows * torch.logspace(0, 2, len(rows), base=2)[:, None]
     channel = error(rows, Quantizer(scheme, "channel", "mse"), bits).sum()
     tensor = error(rows, Quantizer(scheme, "tensor", "mse"), bits).sum()
-    slack = 1.02 if scheme == "symmetric" else 1.1  # what the searches may miss
-    assert float(channel) <= slack * float(tensor)
+    assert float(channel) <= 1.02 * float(tensor)  # what the searches may miss
 
 
 @given(matrices() | drawn_rows(), quantizers, bit_widths, st.integers(-20, 20))
