@@ -9,6 +9,8 @@ quantizers    round one tensor
 exactness     where the Gauss-Newton block is the Hessian block
 traces        average Hessian traces with their standard errors
 perturbation  Ω of each layer at each bit width: `analyze`
+rounding      learn which weights to round up and which down
+corrections   give each layer's output back its mean and spread
 quantized     a new network from a network and a plan
 evaluation    measured accuracy with its interval
 recipe        the settings of a fine-tuning

@@ -1,44 +1,30 @@
 """A new network from a network and a plan: every planned weight on its grid, the original kept."""
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, replace
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrize
 
-from engine.layers import Channels, find_layers, fold_batch_norm
-from engine.quantizers import Grid, Quantizer
-from engine.results import BitPlan, FormatError
+from engine.corrections import CORRECTIONS, correct
+from engine.layers import Layer, find_layers, fold_batch_norm
+from engine.quantizers import QuantizedWeight as QuantizedWeight
+from engine.quantizers import Quantizer
+from engine.results import BitPlan, FormatError, Progress
+from engine.rounding import IMAGES, ROUNDINGS, draw_images, learn_rounding
 from engine.workloads import Workload, example_image
 
 PLAN_FILE = "plan.json"
 WEIGHTS_FILE = "weights.safetensors"
-
-
-class QuantizedWeight(nn.Module):
-    """What stands between a stored weight and its layer: the nearest values on a grid.
-
-    A parametrization (`torch.nn.utils.parametrize`), so it serves any layer class.
-    """
-
-    def __init__(self, grid: Grid, bits: int, channels: Channels) -> None:
-        super().__init__()
-        self.bits, self.channels = bits, channels
-        self.low, self.high = grid.low, grid.high
-        self.register_buffer("scale", grid.scale.clone())
-        self.register_buffer("zero_point", grid.zero_point.clone())
-
-    @property
-    def grid(self) -> Grid:
-        """The grid as it stands."""
-        scale, zero_point = self.get_buffer("scale"), self.get_buffer("zero_point")
-        return Grid(scale, zero_point, self.low, self.high)
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """Round a weight to the grid."""
-        rounded = self.grid.round(self.channels.rows(weight))
-        return self.channels.weight(rounded, weight.shape)
+QUANTIZER_SETTINGS = ("scheme", "weight_granularity", "weight_range")
+DEFAULTS = dict(zip(QUANTIZER_SETTINGS, astuple(Quantizer()), strict=True)) | {
+    "rounding": "nearest",
+    "correction": "none",
+    "seed": "0",
+}
 
 
 def quantize(
@@ -48,41 +34,93 @@ def quantize(
     scheme: str | None = None,
     weight_granularity: str | None = None,
     weight_range: str | None = None,
+    rounding: str | None = None,
+    correction: str | None = None,
+    seed: int | None = None,
+    progress: Progress | None = None,
 ) -> nn.Module:
-    """Quantize a workload's network after training, with no data.
+    """Quantize a workload's network after training.
 
     Args:
-        workload: Its model is not changed.
+        workload: Its model is not changed. Learned rounding and corrections see up to
+            `rounding.IMAGES` of its calibration images, without their labels.
         plan: Bits of its layers, and the quantizer they were chosen for; layers the plan does not
             name stay float.
         scheme: Of the weight quantizer (see `quantizers.Quantizer`), if not the plan's.
         weight_granularity: Likewise.
         weight_range: Likewise.
+        rounding: "nearest", or "learned" (see `rounding.learn_rounding`), if not the plan's.
+        correction: After rounding: "none", "bias" or "batch_norm" (see `corrections.correct`), if
+            not the plan's.
+        seed: Of the draw of calibration images, if not the plan's, or 0.
+        progress: Told of layers whose rounding was learned.
 
     Returns:
         A new network in eval mode, batch norms folded; its attribute `plan` says what was done.
 
     Raises:
-        ValueError: If the plan names a layer that the network lacks, a quantizer is unknown, or
-            there is no test image to run the network on.
+        ValueError: If the plan is of another network, a setting is unknown, a correction asks for
+            more scales than there are, or images are needed and there are none.
     """
-    defaults = Quantizer()
+    settings = _settings(
+        plan,
+        {
+            "scheme": scheme,
+            "weight_granularity": weight_granularity,
+            "weight_range": weight_range,
+            "rounding": rounding,
+            "correction": correction,
+            "seed": seed,
+        },
+    )
+    learned = settings["rounding"] == "learned"
+    corrected = settings["correction"] != "none"
+    images = None
+    if learned or corrected:  # before any work, as there may be none
+        images = draw_images(workload.calibration, IMAGES, int(settings["seed"]))
+    model, layers = _rounded(workload, plan, settings)
+    if images is not None:
+        reference = fold_batch_norm(workload.model, images[:1]).eval()
+        if learned:
+            learn_rounding(model, reference, layers, images, progress=progress)
+        if corrected:
+            correct(model, reference, layers, images, settings["correction"])
+    return model
+
+
+def _settings(plan: BitPlan, given: Mapping[str, str | int | None]) -> dict[str, str]:
+    """What to do: as given, else as in the plan, else the defaults.
+
+    Raises:
+        ValueError: If a name is unknown, the seed is none, or settings contradict.
+    """
     settings = {
-        "scheme": scheme or plan.quantizer.get("scheme", defaults.scheme),
-        "weight_granularity": weight_granularity
-        or plan.quantizer.get("weight_granularity", defaults.granularity),
-        "weight_range": weight_range or plan.quantizer.get("weight_range", defaults.range),
+        name: str(plan.quantizer.get(name, default) if given.get(name) is None else given[name])
+        for name, default in DEFAULTS.items()
     }
-    quantizer = Quantizer(*settings.values())
+    for name, known in (("rounding", ROUNDINGS), ("correction", CORRECTIONS)):
+        if settings[name] not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {settings[name]!r}.")
+    if not settings["seed"].isdecimal() or int(settings["seed"]) >= 2**63:
+        raise ValueError(f"seed must be a whole number in 0…2^63 − 1, got {settings['seed']!r}.")
+    if settings["correction"] == "batch_norm" and settings["weight_granularity"] == "tensor":
+        raise ValueError(
+            "correction must be none or bias with one scale for the whole tensor, got "
+            "'batch_norm', which changes the scale of each channel: set weight_granularity to "
+            "'channel'."
+        )
+    return settings
+
+
+def _rounded(
+    workload: Workload, plan: BitPlan, settings: Mapping[str, str]
+) -> tuple[nn.Module, tuple[Layer, ...]]:
+    """The folded network with every planned weight rounded to the nearest, and its layers."""
+    quantizer = Quantizer(*(settings[name] for name in QUANTIZER_SETTINGS))
     example = example_image(workload.test)
     model = fold_batch_norm(workload.model, example).eval()
     layers = {layer.name: layer for layer in find_layers(model, example)}
-    for name in plan.weight_bits:
-        if name not in layers:
-            raise ValueError(
-                f"plan must be of {workload.name!r}, but its layer {name!r} is not there: "
-                f"the network's layers are {', '.join(layers)}."
-            )
+    _check_layers(plan, workload.name, list(layers))
     for name, bits in plan.weight_bits.items():
         channels = layers[name].channels
         weight = model.get_parameter(layers[name].parameter)
@@ -90,8 +128,33 @@ def quantize(
         for module, attribute in _owners(model, weight):
             wrapped = QuantizedWeight(grid, bits, channels)
             parametrize.register_parametrization(module, attribute, wrapped)
-    model.plan = replace(plan, quantizer=settings)  # type: ignore[assignment]
-    return model
+    model.plan = replace(plan, quantizer=dict(settings))  # type: ignore[assignment]
+    return model, tuple(layers.values())
+
+
+def _check_layers(plan: BitPlan, workload: str, names: Sequence[str]) -> None:
+    """Refuse a plan with layers that the network lacks, or of another network and without some.
+
+    A plan of this network may leave layers out; they stay float.
+    """
+    planned = list(plan.weight_bits)
+    missing = [name for name in names if name not in plan.weight_bits]
+    strange = [name for name in planned if name not in names]
+    if strange:
+        got = strange[0]
+        known = [name for name in planned[: planned.index(got)] if name in names]
+        rest = names[names.index(known[-1]) + 1 :] if known else names
+        expected = repr(rest[0]) if rest else "no further layer"
+    elif missing and plan.workload != workload:
+        expected, place = repr(missing[0]), names.index(missing[0])
+        got = planned[place] if place < len(planned) else ""
+    else:
+        return
+    raise ValueError(
+        f"plan must name the layers of {workload!r}, got {repr(got) if got else 'no layer'} where "
+        f"{expected} was expected (the plan is of {plan.workload!r}): "
+        "take a plan of this network."
+    )
 
 
 def _owners(model: nn.Module, weight: nn.Parameter) -> list[tuple[nn.Module, str]]:
@@ -126,10 +189,15 @@ def load_quantized(workload: Workload, folder: str | Path) -> nn.Module:
     """
     plan, file = BitPlan.load(Path(folder) / PLAN_FILE), Path(folder) / WEIGHTS_FILE
     try:
-        model = quantize(workload, plan)
-        model.load_state_dict(load_file(file))
+        model, _ = _rounded(workload, plan, _settings(plan, {}))
+        state = load_file(file)
+        for name, value in state.items():  # biases that a correction added
+            owner, _, attribute = name.rpartition(".")
+            if attribute == "bias" and model.get_submodule(owner).bias is None:
+                model.get_submodule(owner).bias = nn.Parameter(torch.empty_like(value))
+        model.load_state_dict(state)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200].rstrip(".")
         raise FormatError(
             f"{file} must hold the quantized {workload.name}, but {reason}."
         ) from error

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -124,9 +125,10 @@ def test_the_plan_brings_its_quantizer(workload):
     brought = BitPlan("toy", {"fc": 3}, 0.0, 0.0, quantizer=settings)
     given = quantize(workload, plan_of(fc=3), **settings)
     assert torch.equal(quantize(workload, brought).fc.weight, given.fc.weight)
-    assert given.plan == brought
+    done = {**settings, "rounding": "nearest", "correction": "none", "seed": "0"}
+    assert given.plan == replace(brought, quantizer=done)
     other = quantize(workload, brought, weight_range="mse")
-    assert other.plan.quantizer == {**settings, "weight_range": "mse"}
+    assert other.plan.quantizer == {**done, "weight_range": "mse"}
     assert not torch.equal(other.fc.weight, given.fc.weight)
 
 
@@ -228,21 +230,40 @@ def test_another_networks_folder_is_refused(workload, tmp_path):
     data = workload.test
     other = Workload("other", nn.Sequential(nn.Flatten(), nn.Linear(72, 3)), data, data, data)
     assert refused(other, tmp_path) == (
-        f"{tmp_path / WEIGHTS_FILE} must hold the quantized other, but plan must be of 'other', "
-        "but its layer 'fc' is not there: the network's layers are 1.."
+        f"{tmp_path / WEIGHTS_FILE} must hold the quantized other, but plan must name the layers "
+        "of 'other', got 'fc' where '1' was expected (the plan is of 'toy'): take a plan of this "
+        "network."
     )
 
 
 # --- bad input
 
 
-def test_a_layer_that_is_not_there_is_refused(workload):
+@pytest.mark.parametrize(
+    ("of", "layers", "got", "expected"),
+    [
+        ("toy", "conv head", "'head'", "'grouped'"),
+        ("toy", "head", "'head'", "'conv'"),
+        ("toy", "conv grouped up kernel fc head", "'head'", "no further layer"),
+        ("toy", "conv stem grouped head", "'stem'", "'grouped'"),  # the first of two
+        ("another", "conv up kernel fc", "'up'", "'grouped'"),
+        ("another", "conv grouped", "no layer", "'up'"),
+        ("another", "", "no layer", "'conv'"),
+    ],
+)
+def test_a_plan_of_another_network_is_refused(workload, of, layers, got, expected):
     text = (
-        "plan must be of 'toy', but its layer 'head' is not there: "
-        "the network's layers are conv, grouped, up, kernel, fc."
+        f"plan must name the layers of 'toy', got {got} where {expected} was expected "
+        f"(the plan is of '{of}'): take a plan of this network."
     )
+    plan = BitPlan(of, dict.fromkeys(layers.split(), 3), 0.0, 0.0)
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
-        quantize(workload, plan_of(conv=3, head=3))
+        quantize(workload, plan)
+
+
+def test_a_plan_of_the_same_layers_may_bear_another_name(workload):
+    plan = BitPlan("renamed", dict.fromkeys(LAYERS, 8), 0.0, 0.0)
+    assert quantize(workload, plan).plan.workload == "renamed"
 
 
 def test_an_unknown_quantizer_is_refused(workload):
