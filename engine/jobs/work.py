@@ -41,7 +41,8 @@ def measure_plan(
         folder: Where the quantized network is saved.
         uniform: Another plan to measure, for comparison; only the plan itself is saved.
         max_images: Test images, all if not given.
-        progress: Told the images measured, over all networks.
+        progress: Told the layers whose rounding is learned, then the images measured, over all
+            networks.
 
     Yields:
         ("float", its evaluation), then the same for "plan" and "uniform".
@@ -49,7 +50,7 @@ def measure_plan(
     from engine.evaluation import evaluate
     from engine.quantized import quantize, save_quantized
 
-    rounded = quantize(workload, plan)
+    rounded = quantize(workload, plan, progress=progress)
     save_quantized(rounded, folder)
     models = {"float": workload.model, "plan": rounded}
     given: dict[str, Any] = {} if max_images is None else {"max_images": max_images}
@@ -59,7 +60,7 @@ def measure_plan(
         "plan": again(plan=folder / "plan.json", out=folder),
     }
     if uniform is not None:
-        models["uniform"] = quantize(workload, uniform)
+        models["uniform"] = quantize(workload, uniform, progress=progress)
         uniform.save(folder / "uniform.json")
         commands["uniform"] = again(plan=folder / "uniform.json", out=folder / "uniform")
     for stage, (name, model) in enumerate(models.items()):
@@ -159,7 +160,7 @@ def _finetune(
     again = partial(workload.command, "quantize", plan=out / "plan.json", out=out)
     untrained: dict[str, tuple[Callable[[], Any], str]] = {
         "float": (lambda: workload.model, workload.command("evaluate")),
-        "plan": (lambda: quantize(workload, plan), again()),
+        "plan": (lambda: quantize(workload, plan, progress=events.progress), again()),
     }
     for name, (model, command) in untrained.items():
         if name not in done:

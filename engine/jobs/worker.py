@@ -55,9 +55,10 @@ def sentence(error: BaseException, folder: Path) -> str:
     """What to tell people: the engine's own words, else the kind of error with its message."""
     for cause in _chain(error):
         if _lacks_room(cause):
+            reason = cause.strerror if isinstance(cause, OSError) else _in_one_line(cause)
             return (
-                f"the disk of {folder} must have room for what the run writes, but "
-                f"{_in_one_line(cause)}: free space, then resume."
+                f"the disk of {folder} must have room for what the run writes, but got "
+                f"{reason!r}: free space, then resume."
             )
     message = _in_one_line(error)
     own = isinstance(error, ValueError) and message
