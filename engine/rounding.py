@@ -177,8 +177,9 @@ def learned_codes(rows: Tensor, grid: Grid, moments: Moments) -> Tensor:
         return nearest
     floor = floor.clamp(grid.low, grid.high)
     shape = moments.cross.shape
-    second = (moments.second / power).float()
-    cross = (moments.cross / power).float() / grid.scale.expand(len(rows), 1).reshape(*shape[:2], 1)
+    scale = grid.scale.expand(len(rows), 1).reshape(*shape[:2], 1)
+    second = (moments.second / power).to(rows.dtype)
+    cross = (moments.cross / power).to(rows.dtype) / scale
     low, high = STRETCH
     share = ((position - floor).clamp(0, 1) - low) / (high - low)
     v = torch.logit(share).requires_grad_(True)

@@ -18,7 +18,7 @@ from torch.utils.data import TensorDataset
 import engine.rounding
 from engine.layers import Channels, find_layers, fold_batch_norm
 from engine.quantized import load_quantized, quantize, save_quantized
-from engine.quantizers import SCHEMES, QuantizedWeight, Quantizer
+from engine.quantizers import SCHEMES, Grid, QuantizedWeight, Quantizer
 from engine.results import BitPlan
 from engine.rounding import ITERATIONS, Moments, draw_images, learn_rounding, learned_codes
 from engine.workloads import Workload
@@ -102,6 +102,32 @@ def test_every_weight_goes_to_a_neighbour_and_no_channel_gets_worse(example):
     assert bool((learned <= nearest * (1 + 1e-4) + 1e-9).all())
 
 
+def test_a_search_that_fails_still_ends_where_no_single_change_helps(monkeypatch):
+    monkeypatch.setattr(engine.rounding, "LEARNING_RATE", 1e4)  # ends anywhere
+    monkeypatch.setattr(engine.rounding, "ITERATIONS", 10)
+    torch.manual_seed(0)
+    for _ in range(10):
+        rows = torch.randn(8, 24, dtype=torch.float64)
+        inputs = F.relu(torch.randn(24, 24) @ torch.randn(24, 50) + 1).double()
+        quantizer, targets = Quantizer(), rows @ inputs
+        grid = quantizer.fit(rows, 3)
+        below, above = neighbours(rows, quantizer, 3)
+
+        def error(
+            codes: Tensor, grid: Grid = grid, inputs: Tensor = inputs, targets: Tensor = targets
+        ) -> Tensor:
+            weights = (codes - grid.zero_point) * grid.scale
+            return (weights @ inputs - targets).square().mean(1)
+
+        codes = learned_codes(rows, grid, moments_of(inputs, targets))
+        least = error(codes)
+        assert bool((least <= error(grid.codes(rows))).all())
+        for i in range(24):
+            other = codes.clone()
+            other[:, i] = below[:, i] + above[:, i] - codes[:, i]
+            assert bool((least <= error(other) * (1 + 1e-6)).all())
+
+
 def test_errors_of_weights_that_meet_the_same_input_cancel():
     """Two inputs that are always equal: what counts is the sum of their weights."""
     rows = torch.tensor([[0.3, 0.3, 2.0, -2.0]])
@@ -170,6 +196,23 @@ def test_the_moments_give_the_error_of_the_layers_output(kind, monkeypatch):
             constant = moments.errors(rows)  # least, as these weights give the outputs themselves
             assert_close(moments.errors(other) - constant, by_hand.double(), rtol=1e-3, atol=1e-5)
     assert not zero.any()
+
+
+def test_inputs_come_from_the_rounded_layers_before_and_targets_from_the_float_network():
+    torch.manual_seed(0)
+    reference = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    images = torch.randn(40, 4)
+    layer = find_layers(reference, images[:1])[1]
+    model = copy.deepcopy(reference)
+    with torch.no_grad():
+        model[0].weight.add_(0.5 * torch.randn(5, 4))  # stands for the rounding
+        moments = engine.rounding._moments(model, reference, layer, images)
+        differences = []
+        for weight in (model[2].weight, torch.randn(3, 5)):
+            got = F.linear(model[:2](images), weight, reference[2].bias)
+            by_hand = (got - reference(images)).square().mean(0).double()
+            differences.append(moments.errors(weight) - by_hand)
+    assert_close(differences[0], differences[1], rtol=1e-4, atol=1e-5)
 
 
 class Bent(nn.Linear):
