@@ -30,7 +30,10 @@ test: check ## Everything that must hold: checks, doctests, tests, browser, note
 	  $(BIN)/python -m pytest --nbmake engine hawq_viz tests $(wildcard notebooks)
 
 bench: .venv/filled ## Timings, side by side with other ways
-	set -e; for name in frontier analyze traces; do $(BIN)/python benchmarks/$$name.py; done
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	CHROMIUM="$$($(BIN)/python tests/chromium.py --install)" && export CHROMIUM && \
+	  set -e && for name in frontier analyze traces finetune jobs live; do \
+	    $(BIN)/python benchmarks/$$name.py; done
 
 clean: ## Remove the virtual environment and the caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -1,17 +1,19 @@
 """A quantized training step against a float step, and against Brevitas' and PyTorch's own.
 
 One network (the sample ResNet20 with its batch norms folded), one mini-batch, one loop; only what
-stands between each weight and its layer differs. Rounds go through all candidates in turn, so that
-a machine that slows down slows all of them. Weights only, 4 bits, one scale a channel.
+stands between each weight and its layer differs. Each round goes through all candidates in an order
+of its own, and ratios are taken within a round, so that a machine that slows down slows both sides.
+Weights only, 4 bits, one scale a channel.
 
     pip install 'hawq-viz[bench]'
     python benchmarks/finetune.py
 """
 
 import copy
+import random
 import warnings
 from collections.abc import Callable
-from statistics import median
+from statistics import median, quantiles
 from time import perf_counter
 
 import torch
@@ -26,8 +28,10 @@ from engine.layers import find_layers, fold_batch_norm
 from engine.trainable import trainable
 from engine.workloads import example_image
 
-WORKLOAD, BITS, BATCH, ROUNDS, WARM_UP = "resnet20-cifar10", 4, 128, 15, 2
+WORKLOAD, BITS, BATCH, ROUNDS, WARM_UP = "resnet20-cifar10", 4, 128, 100, 2
 GOAL = 1.4
+FLOAT = "float, batch norms folded"
+LEARNED, FIXED = "ours, step sizes learned", "ours, step sizes fixed"
 
 
 def folded(workload: Workload) -> nn.Module:
@@ -180,10 +184,10 @@ def main() -> None:
         workload.test,
     )
     models = {
-        "float, batch norms folded": folded(workload),
+        FLOAT: folded(workload),
         "float, batch norms live": copy.deepcopy(workload.model),
-        "ours, step sizes learned": trainable(quantized, learned_scales=True),
-        "ours, step sizes fixed": trainable(quantized, learned_scales=False),
+        LEARNED: trainable(quantized, learned_scales=True),
+        FIXED: trainable(quantized, learned_scales=False),
         "Brevitas, scales learned": brevitas(workload, "parameter_from_stats"),
         "Brevitas, scales of the weights": brevitas(workload, "stats"),
         "PyTorch, scales learned": pytorch(workload, PyTorchLearned),
@@ -193,35 +197,35 @@ def main() -> None:
     steps["finetune as it is, no teacher"] = whole_steps(many, distillation=0)
     steps["finetune as it is, float teacher"] = whole_steps(many)
     times: dict[str, list[float]] = {name: [] for name in steps}
+    order = random.Random(0)
     for _ in range(ROUNDS + WARM_UP):
-        for name, step in steps.items():
+        for name in order.sample(sorted(steps), len(steps)):
             started = perf_counter()
-            step()
+            steps[name]()
             times[name].append(perf_counter() - started)
-    took = {name: median(seconds[WARM_UP:]) for name, seconds in times.items()}
-    base = took["float, batch norms folded"]
+    took = {name: seconds[WARM_UP:] for name, seconds in times.items()}
     print(f"{'':34}   s a step   float step = 1")
     for name, seconds in took.items():
-        print(f"{name:34} {seconds:10.4f} {seconds / base:12.2f}")
-    ours = took["ours, step sizes learned"]
-    print(
-        f"\nours / float: {ours / base:.2f} (goal: at most {GOAL}, {verdict(ours <= GOAL * base)})"
-    )
-    for kind in ("learned", "fixed"):
-        mine = took[f"ours, step sizes {kind}"]
-        others = {
-            "Brevitas": took[
-                "Brevitas, scales learned"
-                if kind == "learned"
-                else "Brevitas, scales of the weights"
-            ],
-            "PyTorch": took[f"PyTorch, scales {kind}"],
-        }
-        for name, seconds in others.items():
-            print(
-                f"ours / {name}, {kind}: {mine / seconds:.2f} "
-                f"(goal: at most 1, {verdict(mine <= seconds)})"
-            )
+        print(f"{name:34} {median(seconds):10.4f} {ratio(seconds, took[FLOAT])[0]:12.2f}")
+    print("\nratios within a round: median (lower to upper quartile)")
+    for name, other, goal in (
+        (LEARNED, FLOAT, GOAL),
+        (LEARNED, "Brevitas, scales learned", 1),
+        (LEARNED, "PyTorch, scales learned", 1),
+        (FIXED, "Brevitas, scales of the weights", 1),
+        (FIXED, "PyTorch, scales fixed", 1),
+    ):
+        middle, low, high = ratio(took[name], took[other])
+        print(
+            f"{name} / {other}: {middle:.3f} ({low:.2f} to {high:.2f}) "
+            f"(goal: at most {goal}, {verdict(middle <= goal)})"
+        )
+
+
+def ratio(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
+    """Median and quartiles of the ratios within rounds."""
+    low, middle, high = quantiles([a / b for a, b in zip(ours, theirs, strict=True)], n=4)
+    return middle, low, high
 
 
 if __name__ == "__main__":

@@ -39,15 +39,7 @@ class TrainedWeight(QuantizedWeight):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Round a weight to the grid."""
-        rounded = _StraightThrough.apply(
-            self.channels.rows(weight),
-            self.scale,
-            self.zero_point if self.shifted else None,
-            self.low,
-            self.high,
-            self.pace,
-        )
-        return self.channels.weight(rounded, weight.shape)
+        return _StraightThrough.apply(weight, self.scale, self)
 
     def quantized(self) -> QuantizedWeight:
         """The same as it is deployed."""
@@ -60,37 +52,31 @@ class _StraightThrough(torch.autograd.Function):
     """Q(w) with ∂Q/∂w = 1 where no code is clamped, else 0, and ∂Q/∂s = code − z − [w/s there]."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        rows: Tensor,
-        scale: Tensor,
-        zero_point: Tensor | None,
-        low: int,
-        high: int,
-        pace: float,
-    ) -> Tensor:
-        position = rows / scale
+    def forward(ctx: Any, weight: Tensor, scale: Tensor, kind: TrainedWeight) -> Tensor:
+        position = kind.channels.rows(weight) / scale
+        zero_point = kind.get_buffer("zero_point") if kind.shifted else None
         nearest = (position if zero_point is None else position + zero_point).round()
-        codes = nearest.clamp(low, high)
+        codes = nearest.clamp(kind.low, kind.high)
         inside = codes == nearest
         levels = codes if zero_point is None else codes - zero_point
+        ctx.kind = kind
         if ctx.needs_input_grad[1]:
             ctx.save_for_backward(inside, levels - position * inside)
-            ctx.scale_shape, ctx.pace = scale.shape, pace
         else:
             ctx.save_for_backward(inside)
-        return levels * scale
+        return kind.channels.weight(levels * scale, weight.shape)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
-        inside, *slope = ctx.saved_tensors
+        kind, (inside, *slope) = ctx.kind, ctx.saved_tensors
+        rows = kind.channels.rows(gradients[0])
+        to_weight = kind.channels.weight(rows * inside, gradients[0].shape)
         to_scale = None
         if slope:
-            to_scale = (gradient * slope[0]).sum(1, keepdim=True) * ctx.pace
-            if ctx.scale_shape != to_scale.shape:  # one for all channels
+            to_scale = (rows * slope[0]).sum(1, keepdim=True).mul_(kind.pace)
+            if len(kind.scale) == 1:  # one that all channels share
                 to_scale = to_scale.sum(0, keepdim=True)
-        return gradient * inside, to_scale, None, None, None, None
+        return to_weight, to_scale, None
 
 
 def trainable(quantized: nn.Module, *, learned_scales: bool) -> nn.Module:

@@ -132,6 +132,14 @@ def test_an_event_with_fields_it_should_not_have_is_passed_over(line):
     assert [seen.id for seen in list_runs()] == [folder.name]
 
 
+def test_runs_of_one_second_never_share_a_folder(monkeypatch):
+    drawn = iter(["aaaa", "aaaa", "bbbb", "cccc"])  # the third may fall into another second
+    monkeypatch.setattr("engine.jobs.folders.secrets.token_hex", lambda _: next(drawn))
+    first, second = (new_run("analyze", "a", {}, None) for _ in range(2))
+    assert first != second
+    assert all(len(list(folder.glob("spec.json"))) == 1 for folder in (first, second))
+
+
 def test_a_file_that_became_shorter_is_read_anew(tmp_path):
     line = '{"event": "%s", "time": 0}\n'
     (tmp_path / EVENTS).write_text(line % "started" + line % "finished")

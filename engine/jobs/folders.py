@@ -5,7 +5,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,11 +75,13 @@ def new_run(
         FormatError: If it cannot be written.
     """
     now = datetime.now(UTC)
+    root = runs_folder()
     name = re.sub("[^a-z0-9]+", "-", workload.lower())[:LONGEST_WORKLOAD].strip("-") or "workload"
-    folder = runs_folder() / f"{now:%Y%m%d-%H%M%S}-{work}-{name}-{secrets.token_hex(2)}"
+    stem = f"{now:%Y%m%d-%H%M%S}-{work}-{name}"
     created = now.isoformat(timespec="milliseconds")
-    with writing_in(folder.parent):
-        folder.mkdir(parents=True)
+    with writing_in(root):
+        root.mkdir(parents=True, exist_ok=True)
+        folder = _new_folder(root, stem)
         try:
             reserve_room(folder)
             Spec(work, workload, dict(options), created, workload_file).save(folder)
@@ -87,6 +89,15 @@ def new_run(
             shutil.rmtree(folder, ignore_errors=True)
             raise
     return folder
+
+
+def _new_folder(root: Path, stem: str) -> Path:
+    """Make a folder of a name that none has."""
+    while True:
+        with suppress(FileExistsError):
+            folder = root / f"{stem}-{secrets.token_hex(2)}"
+            folder.mkdir()
+            return folder
 
 
 def run_folder(run_id: str) -> Path:
