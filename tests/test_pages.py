@@ -13,7 +13,7 @@ from engine import jobs
 from engine.jobs.folders import new_run
 from engine.jobs.turns import take_ticket
 from hawq_viz import state
-from hawq_viz.viewmodels import measured, plans
+from hawq_viz.viewmodels import measured, plans, runs
 from hawq_viz.viewmodels.plans import Study, summarize
 
 APP = Path(__file__).parents[1] / "hawq_viz" / "app.py"
@@ -204,6 +204,20 @@ class TestQuantize:
         assert (kind, workload, options["data"]) == ("quantize", WORKLOAD, "sample")
         assert options["plan"]["weight_bits"] == SUMMARY.plan.weight_bits
         assert options["uniform"]["weight_bits"] == SUMMARY.rival.weight_bits
+
+    @pytest.mark.parametrize(("recipe", "button"), [("post", ""), ("custom", " and fine-tune")])
+    def test_how_weights_are_rounded_goes_with_the_plan(self, launched, recipe, button):
+        app = open_page("quantize")
+        app.selectbox(key="typed_recipe").set_value(recipe).run()
+        app.selectbox(key="typed_rounding").set_value("learned")
+        app.selectbox(key="typed_correction").set_value("batch_norm")
+        press(app, "Quantize" + button)
+        ((_, _, options),) = launched
+        told = {"rounding": "learned", "correction": "batch_norm"}
+        assert options["plan"]["quantizer"] == SUMMARY.plan.quantizer | told
+        assert not told.keys() & options.keys()
+        (run,) = jobs.list_runs()
+        assert "learned rounding · batch norm corrected" in runs.run_name(run)
 
     def test_the_rival_gets_a_run_of_its_own_drawn_over_the_first(self, launched):
         app = open_page("quantize")

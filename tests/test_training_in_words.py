@@ -7,8 +7,11 @@ import made_up_runs
 import pytest
 from made_up import made_up_analysis
 
+from engine.corrections import CORRECTIONS
 from engine.recipe import Recipe
+from engine.rounding import ROUNDINGS
 from hawq_viz.viewmodels import training
+from hawq_viz.viewmodels.measured import ROUNDING
 from hawq_viz.viewmodels.plans import Study
 
 ANALYSIS = made_up_analysis()
@@ -143,3 +146,8 @@ def test_the_table_of_a_long_loss_is_short():
     table = training.loss_table([course])
     assert len(table) <= training.LOSS_ROWS
     assert table["step"].iloc[-1] == 5000
+
+
+def test_the_ways_to_round_are_the_engines():
+    known = {name: tuple(words) for name, (_, words) in ROUNDING.items()}
+    assert known == {"rounding": ROUNDINGS, "correction": CORRECTIONS}

@@ -5,7 +5,7 @@ import streamlit as st
 from engine import jobs
 from hawq_viz import state
 from hawq_viz.components.runs import REFUSED, refusal
-from hawq_viz.viewmodels.measured import quantize_options
+from hawq_viz.viewmodels.measured import ROUNDING, quantize_options
 from hawq_viz.viewmodels.plans import Summary
 from hawq_viz.viewmodels.runs import NO_RECIPE, RECIPES
 from hawq_viz.viewmodels.training import CHOICES, NUMBERS, WHOLE, finetune_options, usual
@@ -54,15 +54,18 @@ def launch_form(summary: Summary, *, primary: bool) -> None:
         on_click=_launch,
         args=(summary,),
     )
-    if chosen == "custom":
-        _settings()
+    if chosen in ("custom", NO_RECIPE):
+        with st.container(border=True):
+            _rounding()
+            if chosen == "custom":
+                _settings()
     refusal()
 
 
 def _remember() -> None:
     """Keep what was typed: Streamlit forgets an input with the page or the recipe it is on."""
     kept = st.session_state.setdefault("_typed", {})
-    for name in ("recipe", "data", "rival", *CHOICES, *NUMBERS):
+    for name in ("recipe", "data", "rival", *ROUNDING, *CHOICES, *NUMBERS):
         key = TYPED + name
         if key in st.session_state:
             kept[key] = st.session_state[key]
@@ -70,34 +73,47 @@ def _remember() -> None:
             st.session_state[key] = kept[key]
 
 
+def _rounding() -> None:
+    """How weights are rounded before any training."""
+    for (name, (label, known)), cell in zip(ROUNDING.items(), st.columns(2), strict=True):
+        cell.selectbox(
+            label,
+            list(known),
+            index=None,
+            placeholder=known[next(iter(known))],
+            format_func=known.get,
+            key=TYPED + name,
+            help="Looks at 512 of the training images, without their labels.",
+        )
+
+
 def _settings() -> None:
     """Everything fine-tuning can be told; a blank leaves it to the engine."""
-    with st.container(border=True):
-        cells = [cell for _ in range(3) for cell in st.columns(A_ROW)]
-        for (name, (label, known)), cell in zip(CHOICES.items(), cells, strict=False):
-            cell.selectbox(
-                label, known, index=None, placeholder=usual(name), key=TYPED + name, width="stretch"
-            )
-        for (name, label), cell in zip(NUMBERS.items(), cells[len(CHOICES) :], strict=False):
-            whole = name in WHOLE
-            cell.number_input(
-                label,
-                value=None,
-                step=1 if whole else None,
-                format="%d" if whole else "%g",
-                placeholder=usual(name),
-                key=TYPED + name,
-            )
+    cells = [cell for _ in range(3) for cell in st.columns(A_ROW)]
+    for (name, (label, known)), cell in zip(CHOICES.items(), cells, strict=False):
+        cell.selectbox(
+            label, known, index=None, placeholder=usual(name), key=TYPED + name, width="stretch"
+        )
+    for (name, label), cell in zip(NUMBERS.items(), cells[len(CHOICES) :], strict=False):
+        whole = name in WHOLE
+        cell.number_input(
+            label,
+            value=None,
+            step=1 if whole else None,
+            format="%d" if whole else "%g",
+            placeholder=usual(name),
+            key=TYPED + name,
+        )
 
 
 def _launch(summary: Summary) -> None:
     recipe, data, rival = (st.session_state[TYPED + name] for name in ("recipe", "data", "rival"))
-    custom = {name: st.session_state.get(TYPED + name) for name in (*CHOICES, *NUMBERS)}
+    custom = {name: st.session_state.get(TYPED + name) for name in (*ROUNDING, *CHOICES, *NUMBERS)}
     plans = [summary.plan, summary.rival] if rival else [summary.plan]
     launched: list[str] = []
     try:
         if recipe == NO_RECIPE:  # measures the rival in any case
-            kind, told = "quantize", [quantize_options(summary, data)]
+            kind, told = "quantize", [quantize_options(summary, data, custom)]
         else:
             kind, told = "finetune", [finetune_options(p, recipe, data, custom) for p in plans]
         for options in told:

@@ -2,24 +2,45 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from engine.analysis import Analysis
-from engine.results import Evaluation
+from engine.results import BitPlan, Evaluation
 from hawq_viz.viewmodels.plans import FLOAT_BITS, KIB, Summary, size_text
 
 if TYPE_CHECKING:
     from engine.jobs import RunView
 
 
-def quantize_options(summary: Summary, data: str) -> dict[str, Any]:
-    """What a quantize run is told: the plan, its uniform rival and the images."""
+# How weights may be rounded, with its words; a blank one is left to the plan, or the engine.
+ROUNDING = {
+    "rounding": (
+        "Rounding",
+        {"nearest": "to the nearest", "learned": "learned from images (minutes)"},
+    ),
+    "correction": (
+        "Correction of outputs",
+        {"none": "none", "bias": "of their mean", "batch_norm": "of mean and spread"},
+    ),
+}
+
+
+def rounded_so(plan: BitPlan, chosen: Mapping[str, Any]) -> BitPlan:
+    """The plan with what was chosen of `ROUNDING`; what is None stays as it was."""
+    told = {name: chosen[name] for name in ROUNDING if chosen.get(name) is not None}
+    return replace(plan, quantizer=plan.quantizer | told)
+
+
+def quantize_options(
+    summary: Summary, data: str, rounding: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What a quantize run is told: the plan, its uniform rival, the images, and how to round."""
     return {
-        "plan": asdict(summary.plan),
-        "uniform": asdict(summary.rival),
+        "plan": asdict(rounded_so(summary.plan, rounding or {})),
+        "uniform": asdict(rounded_so(summary.rival, rounding or {})),
         "data": data,
     }
 

@@ -83,6 +83,11 @@ def run_name(run: "RunView") -> str:
     plan = run.options["plan"]
     recipe = RECIPES[recipe_of(run)].partition(":")[0].lower()
     parts = [size_text(plan["size_bytes"]), bits_text(plan["weight_bits"]), recipe]
+    quantizer = plan.get("quantizer", {})
+    if quantizer.get("rounding", "nearest") != "nearest":
+        parts.append(f"{quantizer['rounding']} rounding")
+    if quantizer.get("correction", "none") != "none":
+        parts.append(f"{quantizer['correction'].replace('_', ' ')} corrected")
     if run.kind == "finetune":
         parts.append(f"seed {run.options.get('seed') or 0}")
     return " · ".join(parts)

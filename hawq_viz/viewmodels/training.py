@@ -9,7 +9,7 @@ import pandas as pd
 from engine.recipe import BATCH_NORMS, OPTIMIZERS, STEP_SIZES, Recipe
 from engine.results import BitPlan, Evaluation
 from hawq_viz.figures.finetune import Course, thinned
-from hawq_viz.viewmodels.measured import overlap, than
+from hawq_viz.viewmodels.measured import ROUNDING, overlap, rounded_so, than
 from hawq_viz.viewmodels.plans import FLOAT_BITS, KIB
 from hawq_viz.viewmodels.runs import RECIPES, bits_text, duration, recipe_of, run_name
 
@@ -72,6 +72,9 @@ def finetune_options(
         ValueError: If a setting is out of range.
     """
     chosen = {name: value for name, value in (custom or {}).items() if value is not None}
+    if recipe == "custom":
+        plan = rounded_so(plan, chosen)
+        chosen = {name: value for name, value in chosen.items() if name not in ROUNDING}
     settings: dict[str, Any] = chosen if recipe == "custom" else {"epochs": EPOCHS[recipe]}
     Recipe(**{name: value for name, value in settings.items() if name != "seed"})
     return {"plan": asdict(plan), "data": data, "recipe": recipe, **settings}
