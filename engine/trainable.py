@@ -57,20 +57,20 @@ class _StraightThrough(torch.autograd.Function):
         zero_point = kind.get_buffer("zero_point") if kind.shifted else None
         nearest = (position if zero_point is None else position + zero_point).round()
         codes = nearest.clamp(kind.low, kind.high)
-        inside = codes == nearest
+        outside = codes != nearest
         levels = codes if zero_point is None else codes - zero_point
         ctx.kind = kind
         if ctx.needs_input_grad[1]:
-            ctx.save_for_backward(inside, levels - position * inside)
+            ctx.save_for_backward(outside, levels - position.masked_fill_(outside, 0))
         else:
-            ctx.save_for_backward(inside)
+            ctx.save_for_backward(outside)
         return kind.channels.weight(levels * scale, weight.shape)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        kind, (inside, *slope) = ctx.kind, ctx.saved_tensors
+        kind, (outside, *slope) = ctx.kind, ctx.saved_tensors
         rows = kind.channels.rows(gradients[0])
-        to_weight = kind.channels.weight(rows * inside, gradients[0].shape)
+        to_weight = kind.channels.weight(rows.masked_fill(outside, 0), gradients[0].shape)
         to_scale = None
         if slope:
             to_scale = (rows * slope[0]).sum(1, keepdim=True).mul_(kind.pace)
