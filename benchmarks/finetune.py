@@ -78,8 +78,7 @@ def brevitas(workload: Workload, scaling: str) -> nn.Module:
             continue
         made.weight.data.copy_(layer.weight.data)
         made.bias.data.copy_(layer.bias.data)
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, made)
+        model.set_submodule(name, made)
     return model
 
 

@@ -13,11 +13,11 @@ import platform
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from results import cell
 
 from engine import Analysis, BitPlan, evaluate, load_workload, quantize
 from engine.rounding import IMAGES, ITERATIONS
@@ -65,7 +65,7 @@ def table(found: Mapping[str, Any], plans: Mapping[str, BitPlan], about: Mapping
         f"rounding see {IMAGES} calibration images, drawn by seed 0; rounding is learned in "
         f"{ITERATIONS:,} steps a layer.",
         "",
-        f"The float network reaches {accuracy(reference)}.",
+        f"The float network reaches {cell(reference)}.",
         "",
         "| | "
         + " | ".join(f"{name} ({p.size_bytes / 2**10:.0f} KiB)" for name, p in plans.items()),
@@ -76,7 +76,7 @@ def table(found: Mapping[str, Any], plans: Mapping[str, BitPlan], about: Mapping
         cells = []
         for name in plans:
             row = found[f"{name}: {method}"]
-            cells.append(f"{accuracy(row['evaluation'])}, {row['seconds']:.0f} s")
+            cells.append(f"{cell(row['evaluation'])}, {row['seconds']:.0f} s")
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     made = reference["provenance"]
     versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
@@ -91,19 +91,13 @@ def table(found: Mapping[str, Any], plans: Mapping[str, BitPlan], about: Mapping
         "tells which plan errs less; and an output's mean without its spread may be worse than "
         "neither, as with uniform 3 bits.",
         "",
-        f"Made by `{COMMAND}` on {datetime.now(UTC):%Y-%m-%d}, {platform.machine()}; {versions}; "
+        f"Made by `{COMMAND}` on {made['created'][:10]}, {platform.machine()}; {versions}; "
         f"calibration {about['data']}, fingerprint {about['fingerprint']}; test {made['data']}, "
         f"fingerprint {made['fingerprint']}. Every plan and measurement is in "
         "[posttraining.json](posttraining.json).",
         "",
     ]
     return "\n".join(lines)
-
-
-def accuracy(evaluation: Mapping[str, Any]) -> str:
-    """Accuracy and interval in percent."""
-    low, high = evaluation["interval"]
-    return f"{evaluation['value']:.2%} ({low:.1%}–{high:.1%})".replace("%", " %")
 
 
 def main() -> None:
@@ -129,7 +123,7 @@ def main() -> None:
         done = asdict(model.plan) if plan is not None else None
         found[name] = {"plan": done, "seconds": seconds, "evaluation": evaluation}
         file.write_text(json.dumps(found, indent=1) + "\n")
-        print(f"{name}: {accuracy(evaluation)}, {seconds:.0f} s", flush=True)
+        print(f"{name}: {cell(evaluation)}, {seconds:.0f} s", flush=True)
 
     measure("float", None, {})
     for method, settings in METHODS.items():

@@ -67,38 +67,27 @@ def training_batches(
         steps: From the step to go on with to the end of the training.
         processes: That read images ahead; 0 reads them here.
     """
-    an_epoch = len(indices) // batch_size
     loader = DataLoader(
         _Drawn(dataset, seed),
-        batch_sampler=_Keys(indices, batch_size, an_epoch, seed, steps),
+        batch_sampler=_keys(torch.tensor(indices), batch_size, seed, steps),
         num_workers=processes,
         generator=torch.Generator(),  # of no use here, but else it would draw from torch's own
     )
     yield from loader
 
 
-class _Keys:
+def _keys(
+    indices: Tensor, batch_size: int, seed: int, steps: range
+) -> Iterator[list[tuple[int, int]]]:
     """For each step a list of (step, image) in the order of that step's epoch."""
-
-    def __init__(
-        self, indices: list[int], batch_size: int, an_epoch: int, seed: int, steps: range
-    ) -> None:
-        self.indices, self.batch_size, self.an_epoch = torch.tensor(indices), batch_size, an_epoch
-        self.seed, self.steps = seed, steps
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        shuffled = -1
-        for step in self.steps:
-            epoch, place = divmod(step, self.an_epoch)
-            if epoch != shuffled:
-                generator = torch.Generator().manual_seed(_seed(self.seed, ORDER, epoch))
-                order = self.indices[torch.randperm(len(self.indices), generator=generator)]
-                shuffled = epoch
-            chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
-            yield [(step, index) for index in chosen.tolist()]
-
-    def __len__(self) -> int:
-        return len(self.steps)
+    shuffled, order = -1, indices
+    for step in steps:
+        epoch, place = divmod(step, len(indices) // batch_size)
+        if epoch != shuffled:
+            generator = torch.Generator().manual_seed(_seed(seed, ORDER, epoch))
+            shuffled, order = epoch, indices[torch.randperm(len(indices), generator=generator)]
+        chosen = order[place * batch_size : (place + 1) * batch_size]
+        yield [(step, index) for index in chosen.tolist()]
 
 
 class _Drawn(Dataset[Any]):

@@ -12,7 +12,8 @@ Equalization and Bias Correction", 2019, sec. 4.2.2. The second is what the fold
 their statistics are estimated again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parametrize
 
-from engine.layers import Layer
+from engine.layers import Layer, run_hooked
 from engine.quantizers import QuantizedWeight
 from engine.rounding import TOLERANCE, channel_axis, lone_modules
 
@@ -63,47 +64,27 @@ def correct(
     images = images[: max(1, OUTPUT_BYTES // largest)]
     moments: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def measure(name: str, output: Tensor) -> None:
-        moments[name] = _moments(output, channel_axis(found[name]))
+    def measure(name: str, _: nn.Module, __: Any, output: Tensor) -> None:
+        moments[name] = moments_of(output, channel_axis(found[name]))
 
-    def mend(name: str, output: Tensor) -> Tensor:
+    def mend(name: str, module: nn.Module, _: Any, output: Tensor) -> Tensor:
         axis = channel_axis(found[name])
-        mean, deviation = _moments(output, axis)
+        mean, deviation = moments_of(output, axis)
         wanted_mean, wanted = moments[name]
         ratio = torch.ones_like(mean)
         if correction == "batch_norm":
             alive = (deviation > DEAD * mean.abs()) & (wanted > DEAD * wanted_mean.abs())
             ratio = torch.where(alive, wanted / deviation, ratio)
         shift = wanted_mean - mean * ratio
-        _change(model.get_submodule(name), ratio, shift)
+        stretch_output(module, ratio, shift)
         shape = [-1 if i == axis % output.dim() else 1 for i in range(output.dim())]
         return (output * ratio.reshape(shape) + shift.reshape(shape)).to(output.dtype)
 
-    _run(reference, lone, images, measure)
-    _run(model, lone, images, mend)
+    run_hooked(reference, {name: partial(measure, name) for name in lone}, images)
+    run_hooked(model, {name: partial(mend, name) for name in lone}, images)
 
 
-def _run(
-    model: nn.Module,
-    names: dict[str, Tensor],
-    images: Tensor,
-    see: Callable[[str, Tensor], Tensor | None],
-) -> None:
-    """Run a network; what `see` returns of a module's output, if anything, goes on in its place."""
-    hooks = [
-        model.get_submodule(name).register_forward_hook(
-            lambda _, __, output, name=name: see(name, output)
-        )
-        for name in names
-    ]
-    try:
-        model(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _moments(output: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+def moments_of(output: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel, in float64."""
     rows = output.movedim(axis, 0).flatten(1)
     mean = rows.mean(1, dtype=torch.float64)
@@ -112,8 +93,15 @@ def _moments(output: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     return mean, variance.sqrt()
 
 
-def _change(module: nn.Module, ratio: Tensor, shift: Tensor) -> None:
-    """y · ratio + shift, into the bias, the grid and the weight behind it: no code changes."""
+@torch.no_grad()
+def stretch_output(module: nn.Module, ratio: Tensor, shift: Tensor) -> None:
+    """y · ratio + shift, into the bias, the grid and the weight behind it: no code changes.
+
+    Args:
+        module: With a `QuantizedWeight` on its weight; gets a bias if it has none.
+        ratio: [channels], positive.
+        shift: [channels].
+    """
     parametrizations: Any = module.parametrizations
     weights = parametrizations["weight"]
     quantized: QuantizedWeight = weights[0]

@@ -6,14 +6,13 @@ from contextlib import ExitStack
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.utils.data import DataLoader, Subset
 
 from engine.layers import evaluation_mode
-from engine.results import Evaluation, Progress, Provenance, wilson_interval
+from engine.results import DEVIATIONS, Evaluation, Progress, Provenance, wilson_interval
 from engine.traces import Loss, loss_function, outputs_of, weighted_mean
 from engine.workloads import Workload, describe_data
 
@@ -127,9 +126,9 @@ def paired_difference(ours: ArrayLike, theirs: ArrayLike) -> tuple[float, tuple[
             f"got {len(each[0])} and {len(each[1])}."
         )
     difference = each[0] - each[1]
-    half = norm.ppf(0.975) * difference.std(ddof=1) / len(difference) ** 0.5
+    half = DEVIATIONS * float(difference.std(ddof=1)) / len(difference) ** 0.5
     mean = float(difference.mean())
-    return mean, (mean - float(half), mean + float(half))
+    return mean, (mean - half, mean + half)
 
 
 def _seen(

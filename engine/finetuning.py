@@ -35,7 +35,7 @@ from engine.quantized import quantize
 from engine.recipe import Recipe
 from engine.results import BitPlan, Evaluation, FormatError
 from engine.traces import loss_function, outputs_of
-from engine.trainable import LiveNorm, deployed, revive_norms, trainable
+from engine.trainable import LiveNorm, TrainedWeight, deployed, revive_norms, trainable
 from engine.workloads import Workload, describe_data, example_image
 
 FEWEST_STEPS = 32  # an epoch, where the training images allow
@@ -185,7 +185,9 @@ class _Training:
         self.layout = _quicker_layout(self.teacher, example)
         self.task = loss_function(workload.loss)
         self.distillation = self._distillation()
+        self.bounded = [m for m in self.model.modules() if isinstance(m, TrainedWeight | LiveNorm)]
         self.optimizer = _optimizer(self.model, recipe)
+        _train(self.model, recipe.batch_norm == "live")
         self.identity = {
             "kind": CHECKPOINT_KIND,
             "workload": workload.name,
@@ -251,8 +253,7 @@ class _Training:
         images = images.contiguous(memory_format=self.layout)
         rate = _learning_rate(self.step, self.steps, self.recipe.peak_rate)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["pace"]
-        _training_mode(self.model, self.recipe.batch_norm == "live")
+            group["lr"] = rate
         with drawing(self.seed, NETWORK, self.step):
             outputs = outputs_of(self.model, images)
         loss = self._loss(outputs, images, targets)
@@ -263,7 +264,7 @@ class _Training:
             length = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
             if bool(torch.isfinite(length)):
                 self.optimizer.step()
-                self._keep_in_bounds()
+                self._keep_positive()
             else:
                 self.diverged = True
         self.step += 1
@@ -296,13 +297,9 @@ class _Training:
         self.diverged |= mean / weight > level
 
     @torch.no_grad()
-    def _keep_in_bounds(self) -> None:
-        for module in self.model.modules():
-            if isinstance(module, LiveNorm):
-                module.keep_positive()
-        for name, parameter in self.model.named_parameters():
-            if name.endswith(".scale"):
-                parameter.clamp_(min=torch.finfo(parameter.dtype).tiny)
+    def _keep_positive(self) -> None:
+        for module in self.bounded:
+            module.keep_positive()
 
     def _distillation(self) -> float:
         share, loss = self.recipe.distillation, self.workload.loss
@@ -379,8 +376,7 @@ class _Training:
     def _load(self, file: Path) -> None:
         try:
             state = torch.load(file, weights_only=True)
-            identity = state["identity"]
-            kind = identity["kind"]
+            identity = dict(state["identity"])
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise FormatError(
@@ -393,7 +389,6 @@ class _Training:
                     f"{file} must be a checkpoint of this training, but its {name} is "
                     f"{identity.get(name)!r}, not {mine!r}: delete it to begin anew."
                 )
-        assert kind == CHECKPOINT_KIND
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.best, self.best_step = state["best"], state["best_step"]
@@ -441,12 +436,12 @@ def _described(dataset: Dataset[Any]) -> tuple[str, str]:
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Weights with their decay; biases, norms and step sizes without."""
-    named = dict(model.named_parameters())
-    decayed = [p for name, p in named.items() if p.dim() > 1 and not name.endswith(".scale")]
-    others = [p for name, p in named.items() if p.dim() <= 1 or name.endswith(".scale")]
+    step_sizes = {m.scale for m in model.modules() if isinstance(m, TrainedWeight)}
+    decayed = [p for p in model.parameters() if p.dim() > 1 and p not in step_sizes]
+    others = [p for p in model.parameters() if p.dim() <= 1 or p in step_sizes]
     groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay, "pace": 1.0},
-        {"params": others, "weight_decay": 0.0, "pace": 1.0},
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": others, "weight_decay": 0.0},
     ]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.peak_rate, momentum=MOMENTUM, nesterov=True)
@@ -470,8 +465,8 @@ def _distance(outputs: Tensor, taught: Tensor, loss: str | Callable[..., Any]) -
     return divergence.mean()
 
 
-def _training_mode(model: nn.Module, live: bool) -> None:
-    """Train, with batch norms as they are unless they are alive."""
+def _train(model: nn.Module, live: bool) -> None:
+    """Put a network into training mode, with batch norms as they are unless they are alive."""
     model.train()
     if not live:
         for module in model.modules():

@@ -6,7 +6,7 @@ made of; batch norms that follow a layer, and nothing else reads, are found the 
 
 import copy
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -125,6 +125,27 @@ def skipped_weights(model: nn.Module, layers: tuple[Layer, ...]) -> dict[str, st
     }
 
 
+def run_hooked(
+    model: nn.Module, hooks: Mapping[str, Callable[[nn.Module, Any, Any], Any]], images: Tensor
+) -> None:
+    """Run a network once with forward hooks on some of its modules, and take them off again.
+
+    Args:
+        model: Any network.
+        hooks: By the module's name: called with (module, inputs, output); what a hook returns, if
+            anything, goes on in place of the output. One may raise to end the run.
+        images: [N, ...].
+    """
+    handles = [
+        model.get_submodule(name).register_forward_hook(hook) for name, hook in hooks.items()
+    ]
+    try:
+        model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def norms_after_layers(model: nn.Module, images: Tensor) -> list[tuple[Layer, str]]:
     """Layers called once whose output one batch norm reads, and nothing else, with its name.
 
@@ -157,8 +178,7 @@ def fold_batch_norm(model: nn.Module, images: Tensor) -> nn.Module:
             assert isinstance(norm, _BatchNorm)
             _fold(folded.get_submodule(layer.name), norm, layer.channels)
             if type(norm).forward in PLAIN_BATCH_NORMS:
-                parent, _, leaf = norm_name.rpartition(".")
-                setattr(folded.get_submodule(parent), leaf, nn.Identity())
+                folded.set_submodule(norm_name, nn.Identity())
             else:  # a subclass may do more, an activation say: its own share becomes the identity
                 _neutralize(norm)
         with evaluation_mode(model), evaluation_mode(folded):

@@ -18,6 +18,7 @@ Progress = Callable[[int, int, str], None]  # told (done, in all, of what) as lo
 
 FORMAT_VERSION = 1
 CONFIDENCE = 0.95  # of every interval
+DEVIATIONS = float(ndtri(0.5 + CONFIDENCE / 2))  # either side of a normal mean
 BIT_WIDTHS = range(1, 9)  # what a layer may be quantized to
 PACKAGES = ("hawq-viz", "numpy", "torch", "torchvision")
 
@@ -162,7 +163,7 @@ def wilson_interval(successes: int, samples: int) -> tuple[float, float]:
         successes: 0…samples.
         samples: At least 1.
     """
-    z2 = float(ndtri(0.5 + CONFIDENCE / 2)) ** 2
+    z2 = DEVIATIONS**2
     share = successes / samples
     centre = (share + z2 / (2 * samples)) / (1 + z2 / samples)
     spread = math.sqrt(z2 * share * (1 - share) / samples + (z2 / (2 * samples)) ** 2)

@@ -14,6 +14,7 @@ quadratic form, eq. 23 to 25 for the search.
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ from torch.func import functional_call
 from torch.nn.utils import parametrize
 from torch.utils.data import Dataset
 
-from engine.layers import Layer
+from engine.layers import Layer, run_hooked
 from engine.quantizers import Grid, QuantizedWeight
 from engine.results import Progress
 
@@ -79,7 +80,7 @@ def lone_modules(
         if parameter is not None
     ]
     seen: dict[str, tuple[Tensor, Tensor]] = {}
-    hooks = []
+    hooks = {}
     for layer in layers:
         if layer.calls > 1 or layer.parameter != f"{layer.name}.weight":
             continue
@@ -91,12 +92,8 @@ def lone_modules(
             if len(inputs) == 1 and isinstance(output, Tensor):
                 seen[name] = inputs[0], output
 
-        hooks.append(module.register_forward_hook(note))
-    try:
-        model(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
+        hooks[layer.name] = note
+    run_hooked(model, hooks, images)
     return seen
 
 
@@ -293,13 +290,8 @@ def _reach(model: nn.Module, name: str, images: Tensor) -> tuple[Tensor, Tensor]
         caught.append((inputs[0], output))
         raise _ReachedError
 
-    hook = model.get_submodule(name).register_forward_hook(stop)
-    try:
-        model(images)
-    except _ReachedError:
-        pass
-    finally:
-        hook.remove()
+    with suppress(_ReachedError):
+        run_hooked(model, {name: stop}, images)
     return caught[0]
 
 

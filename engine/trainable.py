@@ -7,18 +7,19 @@ Gradients Through Stochastic Neurons", 2013); the scale of a grid may learn too 
 """
 
 import copy
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
-from engine.layers import Channels, norms_after_layers
-from engine.quantized import QuantizedWeight
-from engine.quantizers import Grid
+from engine.corrections import moments_of, stretch_output
+from engine.layers import norms_after_layers, run_hooked
+from engine.quantizers import Grid, QuantizedWeight
 
-LEAST_SCALE = 1e-9  # of a grid or a live batch norm: training may shrink it, but not turn its sign
+LEAST_FACTOR = 1e-9  # of a live batch norm: training may shrink it, but not turn its sign
 
 
 class TrainedWeight(QuantizedWeight):
@@ -40,6 +41,11 @@ class TrainedWeight(QuantizedWeight):
     def forward(self, weight: Tensor) -> Tensor:
         """Round a weight to the grid."""
         return _StraightThrough.apply(weight, self.scale, self)
+
+    def keep_positive(self) -> None:
+        """See that the scale stays one: positive."""
+        scale = torch.as_tensor(self.scale)
+        scale.clamp_(min=torch.finfo(scale.dtype).tiny)
 
     def quantized(self) -> QuantizedWeight:
         """The same as it is deployed."""
@@ -102,8 +108,8 @@ def deployed(model: nn.Module) -> nn.Module:
         owner[i] = made.setdefault(weight, weight.quantized())
     for name, norm in list(model.named_modules()):
         if isinstance(norm, LiveNorm):
-            _fold(model.get_submodule(norm.layer), norm)
-            _replace(model, name, nn.Identity())
+            stretch_output(model.get_submodule(norm.layer), *norm.factor_and_shift())
+            model.set_submodule(name, nn.Identity())
     return model.eval()
 
 
@@ -123,16 +129,13 @@ class LiveNorm(nn.Module):
     Args:
         norm: As it was in the float network.
         layer: Name of the layer that it was folded into.
-        channels: Of that layer.
         mean: Of the layer's output, [channels].
         variance: Likewise.
     """
 
-    def __init__(
-        self, norm: _BatchNorm, layer: str, channels: Channels, mean: Tensor, variance: Tensor
-    ) -> None:
+    def __init__(self, norm: _BatchNorm, layer: str, mean: Tensor, variance: Tensor) -> None:
         super().__init__()
-        self.layer, self.channels = layer, channels
+        self.layer = layer
         self.norm = copy.deepcopy(norm)
         self.norm.affine = True
         self.norm.weight = nn.Parameter((variance + norm.eps).sqrt())
@@ -148,11 +151,19 @@ class LiveNorm(nn.Module):
 
     def keep_positive(self) -> None:
         """See that folding turns no sign: a negative one would mirror the codes of a weight."""
-        self.norm.weight.clamp_(min=LEAST_SCALE)
+        self.norm.weight.clamp_(min=LEAST_FACTOR)
+
+    def factor_and_shift(self) -> tuple[Tensor, Tensor]:
+        """What it makes of an output y in eval mode: y · factor + shift, each [channels]."""
+        norm = self.norm
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        return factor, norm.bias - norm.running_mean * factor
 
 
 def revive_norms(model: nn.Module, original: nn.Module, images: Tensor) -> None:
-    """Put live batch norms after the layers of a quantized network, in place.
+    """Put live batch norms after the quantized layers of a network, in place.
 
     Args:
         model: What `trainable` returned; gives the same outputs as before, in eval mode.
@@ -163,48 +174,18 @@ def revive_norms(model: nn.Module, original: nn.Module, images: Tensor) -> None:
         (layer, name)
         for layer, name in norms_after_layers(original, images[:1])
         if isinstance(model.get_submodule(name), nn.Identity)
+        and is_parametrized(model.get_submodule(layer.name), "weight")
     ]
     moments: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def measure(name: str, output: Tensor) -> None:
-        axes = [axis for axis in range(output.dim()) if axis != 1]
-        moments[name] = output.mean(axes), output.var(axes, unbiased=False)
+    def measure(layer: str, _: nn.Module, __: Any, output: Tensor) -> None:
+        mean, deviation = moments_of(output, 1)
+        moments[layer] = mean.to(output.dtype), deviation.square().to(output.dtype)
 
-    hooks = [
-        model.get_submodule(layer.name).register_forward_hook(
-            lambda _, __, output, name=layer.name: measure(name, output)
-        )
-        for layer, _ in found
-    ]
-    try:
-        with torch.no_grad():
-            model.eval()(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad():
+        hooks = {layer.name: partial(measure, layer.name) for layer, _ in found}
+        run_hooked(model.eval(), hooks, images)
     for layer, name in found:
         norm = original.get_submodule(name)
         assert isinstance(norm, _BatchNorm)
-        _replace(model, name, LiveNorm(norm, layer.name, layer.channels, *moments[layer.name]))
-
-
-@torch.no_grad()
-def _fold(layer: nn.Module, live: LiveNorm) -> None:
-    """y · f + shift, into the weights, their scales and the bias: no code changes."""
-    norm = live.norm
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    parametrizations: Any = layer.parametrizations
-    weights = parametrizations["weight"]
-    original, quantized = weights.original, weights[0]
-    rows = live.channels.rows(original) * factor[:, None]
-    original.copy_(live.channels.weight(rows, original.shape))
-    quantized.scale.mul_(factor[:, None])
-    bias: Any = layer.bias
-    bias.copy_((bias - norm.running_mean) * factor + norm.bias)
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
+        model.set_submodule(name, LiveNorm(norm, layer.name, *moments[layer.name]))

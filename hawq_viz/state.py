@@ -17,6 +17,7 @@ from engine import jobs
 from engine.analysis import Analysis
 from engine.results import FormatError
 from engine.workloads import stored_analysis, workload_names
+from hawq_viz.figures.finetune import MOST_RUNS
 from hawq_viz.viewmodels.plans import Study
 
 STUDIES = 8  # kept in memory
@@ -24,7 +25,7 @@ UNDOS = 50
 SECONDS_UNSEEN = 1.0  # within which a browser may not have seen our last change of its URL
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,120}")
 BITS = re.compile(r"[1-8]{1,1000}")
-MOST_OVERLAID = 5  # runs drawn over the watched one
+MOST_OVERLAID = MOST_RUNS - 1  # runs drawn over the watched one
 
 
 @dataclass(frozen=True)

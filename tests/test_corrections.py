@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.testing import assert_close
 from torch.utils.data import Subset, TensorDataset
+from toy import Bent, toy_workload
 
 import engine.corrections
 from engine.layers import find_layers, fold_batch_norm
@@ -40,11 +41,6 @@ class Net(nn.Module):
         return self.fc(self.bent(F.relu(self.twice(self.twice(x)))))
 
 
-class Bent(nn.Linear):
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x).tanh()
-
-
 LONE = ("conv", "grouped", "up", "fc")
 OTHERS = ("kernel", "twice", "bent")
 CORRECTIONS = ("bias", "batch_norm")
@@ -52,12 +48,7 @@ CORRECTIONS = ("bias", "batch_norm")
 
 @pytest.fixture
 def workload() -> Workload:
-    torch.manual_seed(0)
-    model = Net()
-    for _ in range(5):
-        model(torch.randn(16, 2, 6, 6))
-    data = TensorDataset(torch.randn(40, 2, 6, 6), torch.arange(40) % 3)
-    return Workload("toy", model.eval(), data, data, data)
+    return toy_workload(Net, images=40)
 
 
 def plan_of(bits: int, names: tuple[str, ...] = LONE + OTHERS) -> BitPlan:

@@ -260,6 +260,31 @@ def test_the_callers_network_and_generators_come_back(trained, batch_norm):
     trained.model.eval()
 
 
+class Scaled(nn.Module):
+    """A parameter of the network's own by the name that a grid's step size has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(-1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+def test_a_parameter_that_is_called_scale_may_stay_negative(trained):
+    scaled = replace(trained, model=nn.Sequential(*trained.model, Scaled(), Scaled()).eval())
+    end = last(finetune(scaled, PLAN, QUICK))
+    assert end.best_step > 0
+    for module in end.model[6:]:
+        assert module.scale.item() == pytest.approx(-1, abs=0.5)
+
+
+def test_a_layer_that_the_plan_leaves_float_keeps_its_norm_folded(trained):
+    plan = replace(PLAN, weight_bits={"5": 2})
+    end = last(finetune(trained, plan, QUICK, batch_norm="live"))
+    assert list(end.model.state_dict()) == list(quantize(trained, plan).state_dict())
+
+
 def test_test_images_choose_nothing(trained):
     images, labels = trained.test.tensors
     wrong = replace(trained, test=TensorDataset(images, (labels + 1) % CLASSES))

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
+from toy import toy_workload
 
 from engine.layers import find_layers, fold_batch_norm
 from engine.quantized import PLAN_FILE, WEIGHTS_FILE, load_quantized, quantize, save_quantized
@@ -47,12 +48,7 @@ LAYERS = ("conv", "grouped", "up", "kernel", "fc")
 
 @pytest.fixture
 def workload() -> Workload:
-    torch.manual_seed(0)
-    model = Net()
-    for _ in range(5):
-        model(torch.randn(16, 2, 6, 6))
-    data = TensorDataset(torch.randn(8, 2, 6, 6), torch.arange(8) % 3)
-    return Workload("toy", model.eval(), data, data, data)
+    return toy_workload(Net, images=8)
 
 
 def images() -> Tensor:

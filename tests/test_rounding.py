@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.testing import assert_close
 from torch.utils.data import TensorDataset
+from toy import Bent, toy_workload
 
 import engine.rounding
 from engine.layers import Channels, find_layers, fold_batch_norm
@@ -215,11 +216,6 @@ def test_inputs_come_from_the_rounded_layers_before_and_targets_from_the_float_n
     assert_close(differences[0], differences[1], rtol=1e-4, atol=1e-5)
 
 
-class Bent(nn.Linear):
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x).tanh()
-
-
 class Sorted(nn.Linear):
     """Takes no weight of another shape."""
 
@@ -265,12 +261,7 @@ OTHERS = ("kernel", "twice", "bent")
 @pytest.fixture
 def workload(monkeypatch: pytest.MonkeyPatch) -> Workload:
     monkeypatch.setattr("engine.quantized.IMAGES", 24)
-    torch.manual_seed(0)
-    model = Net()
-    for _ in range(5):
-        model(torch.randn(16, 2, 6, 6))
-    data = TensorDataset(torch.randn(40, 2, 6, 6) + 0.3, torch.arange(40) % 3)
-    return Workload("toy", model.eval(), data, data, data)
+    return toy_workload(Net, images=40, shift=0.3)
 
 
 def plan_of(bits: int = 2, names: tuple[str, ...] = LEARNED + OTHERS) -> BitPlan:
