@@ -58,6 +58,58 @@ class LayerSensitivity:
         )
 
 
+@dataclass(frozen=True)
+class Histogram:
+    """How often the values of an activation fall into bins of equal width."""
+
+    low: float  # where the first bin begins
+    high: float  # where the last one ends
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ActivationSensitivity:
+    """One tensor that layers read: how sensitive the loss is to it, and what rounding does to it.
+
+    Everything is of one image, averaged over images, with its standard error beside it.
+    """
+
+    name: str  # of the first layer that reads it
+    readers: tuple[str, ...]  # layers that read it, forward order
+    shape: tuple[int, ...]  # of one image; of the first tensor where layers read several in turn
+    elements: int  # n, over all tensors that share its grid
+    image: bool  # whether it is the network's input, which no layer has changed
+    signed: bool  # whether it has negative values
+    trace: TraceEstimate  # per squared activation; its samples are images
+    images: int  # on which it was rounded
+    perturbation: dict[int, float]  # bits → mean ‖Q(a) − a‖²
+    perturbation_sem: dict[int, float]
+    first_order: dict[int, float]  # bits → mean ⟨g, Q(a) − a⟩, g the loss's gradient; not in Ω
+    first_order_sem: dict[int, float]
+    omega: dict[int, float]  # bits → Ω
+    grids: dict[int, tuple[float, float]]  # bits → scale, zero point; codes are 0 … 2^bits − 1
+    histogram: Histogram
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Take back what `dataclasses.asdict` gave."""
+        by_bits = ("perturbation", "perturbation_sem", "first_order", "first_order_sem", "omega")
+        histogram = fields["histogram"]
+        return cls(
+            **{
+                **fields,
+                "readers": tuple(fields["readers"]),
+                "shape": tuple(fields["shape"]),
+                "trace": TraceEstimate(**fields["trace"]),
+                **{key: {int(b): float(x) for b, x in fields[key].items()} for key in by_bits},
+                "grids": {int(b): (float(s), float(z)) for b, (s, z) in fields["grids"].items()},
+                "histogram": Histogram(
+                    **{**histogram, "counts": tuple(map(int, histogram["counts"]))}
+                ),
+            }
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Analysis:
     """Everything `analyze` learned about one network on one set of images."""
@@ -77,7 +129,13 @@ class Analysis:
     batch_sizes: NDArray[np.int64]  # [batches]
     provenance: Provenance
     skipped: dict[str, str] = field(default_factory=dict)  # weight → why it keeps its precision
-    activations: tuple[LayerSensitivity, ...] = ()
+    activations: tuple[ActivationSensitivity, ...] = ()  # forward order; none if not asked for
+    activation_batch_traces: NDArray[np.float64] = field(
+        default_factory=lambda: np.zeros((0, 0))
+    )  # [batches, activations]
+    alive: tuple[tuple[int, ...], ...] = ()  # activations held at once, by index; largest sets only
+    skipped_activations: dict[str, str] = field(default_factory=dict)  # layer → why its input
+    # stays float
 
     @property
     def exact(self) -> bool:
@@ -255,7 +313,7 @@ class Analysis:
         """Write JSON, and the mini-batch traces beside it under the same name as safetensors."""
         arrays = {
             name: np.ascontiguousarray(getattr(self, name))  # safetensors ignores strides
-            for name in ("batch_traces", "batch_sizes")
+            for name in ("batch_traces", "batch_sizes", "activation_batch_traces")
         }
         sidecar = Path(path).with_suffix(".safetensors")
         sidecar.parent.mkdir(parents=True, exist_ok=True)
@@ -282,8 +340,11 @@ class Analysis:
                 f"({error}): keep both files together."
             ) from error
         with reading(path, "analysis"):
-            for name in ("layers", "activations"):
-                fields[name] = tuple(LayerSensitivity.from_json(x) for x in fields[name])
+            fields["layers"] = tuple(LayerSensitivity.from_json(x) for x in fields["layers"])
+            fields["activations"] = tuple(
+                ActivationSensitivity.from_json(x) for x in fields["activations"]
+            )
+            fields["alive"] = tuple(tuple(held) for held in fields.get("alive", ()))
             fields["bit_widths"] = tuple(fields["bit_widths"])
             fields["provenance"] = Provenance(**fields["provenance"])
             analysis = cls(**fields, **arrays)

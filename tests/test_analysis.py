@@ -107,7 +107,7 @@ def analyses(draw):
     return make_analysis(
         workload=draw(names),
         layers=layers,
-        activations=draw(st.lists(layer, max_size=2).map(tuple)),
+        activations=(),
         bit_widths=bit_widths,
         quantizer=draw(st.dictionaries(names, names, max_size=3)),
         seconds=draw(finite),
