@@ -232,24 +232,24 @@ def _neutralize(norm: _BatchNorm) -> None:
     norm.eps = 0.0
 
 
-def _watch(model: nn.Module, images: Tensor) -> "_Watch":
+def _watch(model: nn.Module, images: Tensor) -> "Watch":
     # with gradients, for without them attention takes a fused path that hides its weights
-    with evaluation_mode(model), torch.enable_grad(), _Watch(model, images) as watch:
+    with evaluation_mode(model), torch.enable_grad(), Watch(model, images) as watch:
         outputs = model(images)
     watch.read(outputs, None)
     return watch
 
 
-class _Watch(TorchDispatchMode):
+class Watch(TorchDispatchMode):
     """Notes which operator reads which weight, and who reads a layer's output."""
 
     def __init__(self, model: nn.Module, images: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.model, self.images = model, len(images)
         self.layers: dict[str, Layer] = {}
-        self.weights = {_place(p): (name, p) for name, p in model.named_parameters()}
+        self.weights = {place_of(p): (name, p) for name, p in model.named_parameters()}
         self.norms = {
-            _place(module.running_mean): name
+            place_of(module.running_mean): name
             for name, module in model.named_modules()
             if isinstance(module, _BatchNorm) and module.running_mean is not None
         }
@@ -274,7 +274,7 @@ class _Watch(TorchDispatchMode):
     def read(self, values: Any, norm: str | None) -> None:
         """Note that an operator reads these values; a batch norm gives its name."""
         for value in tree_leaves(values):
-            if isinstance(value, Tensor) and (writer := self.writers.get(_place(value))):
+            if isinstance(value, Tensor) and (writer := self.writers.get(place_of(value))):
                 self.readers[writer].append(norm)
 
     def foldable(self) -> list[tuple[Layer, str]]:
@@ -290,7 +290,7 @@ class _Watch(TorchDispatchMode):
         return pairs
 
     def _norm(self, args: Any) -> str | None:
-        names = (self.norms.get(_place(x)) for x in args if isinstance(x, Tensor))
+        names = (self.norms.get(place_of(x)) for x in args if isinstance(x, Tensor))
         return next((name for name in names if name is not None), None)
 
     def _convolution(self, args: Any, output: Tensor) -> None:
@@ -303,9 +303,9 @@ class _Watch(TorchDispatchMode):
     def _product(self, args: Any, output: Tensor) -> None:
         factors = [x for x in args if isinstance(x, Tensor)][-2:]
         for i, factor in enumerate(factors):
-            if _place(factor) not in self.weights:
+            if place_of(factor) not in self.weights:
                 continue
-            weight = self.weights[_place(factor)][1]
+            weight = self.weights[place_of(factor)][1]
             free = factor.dim() - 1 if i else factor.dim() - 2  # the axis that is not summed over
             axis = 0 if factor.stride(free) == weight.stride(0) else weight.dim() - 1
             if weight.shape[-1] == 1 and factor.shape[free] == 1:  # a column: strides are equal
@@ -319,9 +319,9 @@ class _Watch(TorchDispatchMode):
     def _note(
         self, weight: Tensor, kind: str, macs: int, channels: Channels, output: Tensor
     ) -> None:
-        if _place(weight) not in self.weights:
+        if place_of(weight) not in self.weights:
             return
-        parameter, stored = self.weights[_place(weight)]
+        parameter, stored = self.weights[place_of(weight)]
         name = parameter.removesuffix(".weight")
         before = self.layers.get(name)
         self.layers[name] = Layer(
@@ -334,10 +334,10 @@ class _Watch(TorchDispatchMode):
             channels=channels,
         )
         self.alive.append(output)
-        self.writers[_place(output)] = name
+        self.writers[place_of(output)] = name
         self.readers.setdefault(name, [])
 
 
-def _place(tensor: Tensor) -> int:
+def place_of(tensor: Tensor) -> int:
     """Where a tensor's memory begins: the same for a weight and its views."""
     return tensor.untyped_storage().data_ptr()
