@@ -6,6 +6,8 @@ analysis      what `analyze` returns
 models, datasets, workloads   a network, its data, loss and metric under one name
 layers        which weights may lose bits; batch-norm folding
 quantizers    round one tensor
+activations   which tensors the layers read
+calibration   the range of each of these tensors
 exactness     where the Gauss-Newton block is the Hessian block
 traces        average Hessian traces with their standard errors
 perturbation  Ω of each layer at each bit width: `analyze`
