@@ -1,7 +1,10 @@
 """HAWQ-V2: mixed-precision quantization from Hessian traces. Read the parts in this order.
 
 results       records that the stages hand on; save and load
+sensitivities what is known of each weight and each activation
 frontier      the exact cost-against-Ω frontier, and what others do
+latency       how long each layer takes at each pair of bit widths
+choices       what there is to choose, and what each choice costs
 analysis      what `analyze` returns
 models, datasets, workloads   a network, its data, loss and metric under one name
 layers        which weights may lose bits; batch-norm folding
@@ -9,6 +12,7 @@ quantizers    round one tensor
 activations   which tensors the layers read
 calibration   the range of each of these tensors
 exactness     where the Gauss-Newton block is the Hessian block
+probes        one mini-batch's estimate of every trace
 traces        average Hessian traces with their standard errors
 perturbation  Ω of each layer at each bit width: `analyze`
 rounding      learn which weights to round up and which down

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -11,103 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from engine.choices import COSTS as COSTS
+from engine.choices import check_activation_bits, check_name, check_weight_bits, costs_of
 from engine.frontier import Frontier, pareto_frontier
+from engine.latency import LatencyTable
 from engine.results import (
     BitPlan,
     FormatError,
     Provenance,
-    TraceEstimate,
     check_bits,
     read_json,
     reading,
     write_json,
 )
+from engine.sensitivities import ActivationSensitivity as ActivationSensitivity
+from engine.sensitivities import Histogram as Histogram
+from engine.sensitivities import LayerSensitivity as LayerSensitivity
 
 if TYPE_CHECKING:
     import pandas as pd
-
-COSTS = {"size": "bytes"}  # what a frontier may be drawn against, and its unit
-
-
-@dataclass(frozen=True)
-class LayerSensitivity:
-    """One quantizable layer: what it is, how sensitive, and what each bit width does to it."""
-
-    name: str
-    kind: str  # the operator that reads the weight: conv2d, linear …
-    shape: tuple[int, ...]
-    parameters: int  # n, weights only
-    macs: int  # multiply-accumulates an image
-    trace: TraceEstimate
-    perturbation: dict[int, float]  # bits → ‖Q(W) − W‖²
-    omega: dict[int, float]  # bits → Ω
-    channel_traces: tuple[float, ...]  # Tr(H_c) / n_c for each output channel
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Take back what `dataclasses.asdict` gave."""
-        return cls(
-            **{
-                **fields,
-                "shape": tuple(fields["shape"]),
-                "trace": TraceEstimate(**fields["trace"]),
-                "perturbation": {int(b): float(x) for b, x in fields["perturbation"].items()},
-                "omega": {int(b): float(x) for b, x in fields["omega"].items()},
-                "channel_traces": tuple(fields["channel_traces"]),
-            }
-        )
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """How often the values of an activation fall into bins of equal width."""
-
-    low: float  # where the first bin begins
-    high: float  # where the last one ends
-    counts: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class ActivationSensitivity:
-    """One tensor that layers read: how sensitive the loss is to it, and what rounding does to it.
-
-    Everything is of one image, averaged over images, with its standard error beside it.
-    """
-
-    name: str  # of the first layer that reads it
-    readers: tuple[str, ...]  # layers that read it, forward order
-    shape: tuple[int, ...]  # of one image; of the first tensor where layers read several in turn
-    elements: int  # n, over all tensors that share its grid
-    image: bool  # whether it is the network's input, which no layer has changed
-    signed: bool  # whether it has negative values
-    trace: TraceEstimate  # per squared activation; its samples are images
-    images: int  # on which it was rounded
-    perturbation: dict[int, float]  # bits → mean ‖Q(a) − a‖²
-    perturbation_sem: dict[int, float]
-    first_order: dict[int, float]  # bits → mean ⟨g, Q(a) − a⟩, g the loss's gradient; not in Ω
-    first_order_sem: dict[int, float]
-    omega: dict[int, float]  # bits → Ω
-    grids: dict[int, tuple[float, float]]  # bits → scale, zero point; codes are 0 … 2^bits − 1
-    histogram: Histogram
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Take back what `dataclasses.asdict` gave."""
-        by_bits = ("perturbation", "perturbation_sem", "first_order", "first_order_sem", "omega")
-        histogram = fields["histogram"]
-        return cls(
-            **{
-                **fields,
-                "readers": tuple(fields["readers"]),
-                "shape": tuple(fields["shape"]),
-                "trace": TraceEstimate(**fields["trace"]),
-                **{key: {int(b): float(x) for b, x in fields[key].items()} for key in by_bits},
-                "grids": {int(b): (float(s), float(z)) for b, (s, z) in fields["grids"].items()},
-                "histogram": Histogram(
-                    **{**histogram, "counts": tuple(map(int, histogram["counts"]))}
-                ),
-            }
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,38 +164,70 @@ class Analysis:
         return self.plan_of(bits, made_by=made_by)
 
     def plan_of(
-        self, weight_bits: Mapping[str, int], *, made_by: Mapping[str, Any] | None = None
+        self,
+        weight_bits: Mapping[str, int],
+        activation_bits: Mapping[str, int] | None = None,
+        *,
+        latency: LatencyTable | None = None,
+        made_by: Mapping[str, Any] | None = None,
     ) -> BitPlan:
-        """The plan with these bits in every layer, with its size and Ω.
+        """The plan with these bits in every layer and activation, with its costs and Ω.
+
+        Args:
+            weight_bits: Of every layer; none of all where weights stay float.
+            activation_bits: Of every activation, though the network's input may be left out; none
+                where activations stay float.
+            latency: Where the plan's time is to be known.
+            made_by: What the plan remembers of how it was made.
 
         Raises:
-            ValueError: If a layer is missing or unknown, or a bit width was not analyzed.
+            ValueError: If a name is missing or unknown, or a bit width was not analyzed.
         """
-        for name in weight_bits:
-            self.index(name)
-        missing = [name for name in self.names if name not in weight_bits]
-        if missing:
-            raise ValueError(
-                f"weight_bits must name every layer, but {missing[0]!r} is missing: give its bits."
-            )
-        for name, bits in weight_bits.items():
-            if bits not in self.bit_widths:
-                raise ValueError(
-                    f"weight_bits[{name!r}] must be one of the analyzed bit widths "
-                    f"{', '.join(map(str, self.bit_widths))}, got {bits!r}."
-                )
+        weight_bits = check_weight_bits(self, weight_bits)
+        activation_bits = check_activation_bits(self, activation_bits)
+        costs = costs_of(self, weight_bits, activation_bits, latency)
+        omegas = [x.omega[weight_bits[x.name]] for x in self.layers if weight_bits]
+        omegas += [x.omega[activation_bits[x.name]] for x in self.activations if activation_bits]
         return BitPlan(
             workload=self.workload,
-            weight_bits={name: weight_bits[name] for name in self.names},
-            size_bytes=sum(x.parameters * weight_bits[x.name] for x in self.layers) / 8,
-            omega=sum(layer.omega[weight_bits[layer.name]] for layer in self.layers),
+            weight_bits=weight_bits,
+            size_bytes=costs["size"],
+            omega=float(sum(omegas)),
             made_by=dict(made_by or {}),
+            activation_bits=activation_bits,
             quantizer=dict(self.quantizer),
+            costs=costs,
         )
 
-    def uniform(self, bits: int) -> BitPlan:
-        """The plan that gives every layer the same bits."""
-        return self.plan_of(dict.fromkeys(self.names, bits), made_by={"uniform": bits})
+    def uniform(
+        self,
+        bits: int | None,
+        activation_bits: int | None = None,
+        *,
+        latency: LatencyTable | None = None,
+    ) -> BitPlan:
+        """The plan that gives every weight the same bits, and every activation; none is float.
+
+        The network's input keeps 8 bits: `uniform(4, 8)` and `uniform(4, 4)` differ in all others.
+        """
+        made_by = {"uniform": bits}
+        if activation_bits is not None:
+            made_by["activation_bits"] = activation_bits
+        return self.plan_of(
+            check_weight_bits(self, bits),
+            check_activation_bits(self, activation_bits),
+            latency=latency,
+            made_by=made_by,
+        )
+
+    def costs_of(
+        self,
+        weight_bits: Mapping[str, int],
+        activation_bits: Mapping[str, int] | None = None,
+        latency: LatencyTable | None = None,
+    ) -> dict[str, float]:
+        """Every cost of a plan that can be known; arguments as for `plan_of`."""
+        return self.plan_of(weight_bits, activation_bits, latency=latency).costs
 
     def index(self, name: str) -> int:
         """Position of a layer.
@@ -282,12 +235,7 @@ class Analysis:
         Raises:
             ValueError: If no layer has that name.
         """
-        if name not in self.names:
-            near = get_close_matches(str(name), self.names, n=1, cutoff=0) or self.names[:1]
-            raise ValueError(
-                f"layer must be one of the network's, got {name!r}: the nearest is {near[0]!r}."
-            )
-        return self.names.index(name)
+        return check_name(name, self.names, "layer")
 
     def to_frame(self) -> "pd.DataFrame":
         """One row a layer: what it is, trace, error, and Ω at every bit width."""

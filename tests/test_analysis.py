@@ -337,7 +337,10 @@ def test_plans_remember_how_they_were_made(analysis, tmp_path):
             lambda a: a.frontier(tolerance=2),
             "tolerance must be a share of the cost range, at least 0 and below 1, got 2.",
         ),
-        (lambda a: a.frontier("weight"), "cost must be one of size, got 'weight'."),
+        (
+            lambda a: a.frontier("weight"),
+            "cost must be one of size, activation_memory, activation_peak, bops, latency, got 'weight'.",
+        ),
         (
             lambda a: a.frontier(bit_widths=[3, 4]),
             "bit_widths must be among the analyzed ones 2, 4, 8, got 3: analyze again with it.",

@@ -91,6 +91,7 @@ def test_plan_file(tmp_path):
         "made_by": {"cost": "size"},
         "activation_bits": {},
         "quantizer": {},
+        "costs": {},
     }
 
 
