@@ -131,11 +131,11 @@ class Grid:
 
     def codes(self, rows: Tensor) -> Tensor:
         """Nearest code of every value, as floats."""
-        return (rows / self.scale + self.zero_point).round().clamp(self.low, self.high)
+        return (rows / self.scale).add_(self.zero_point).round_().clamp_(self.low, self.high)
 
     def round(self, rows: Tensor) -> Tensor:
         """Nearest value on the grid."""
-        return (self.codes(rows) - self.zero_point) * self.scale
+        return self.codes(rows).sub_(self.zero_point).mul_(self.scale)
 
     def squared_error(self, rows: Tensor) -> Tensor:
         """‖Q(w) − w‖² of every row, [rows, 1]."""
@@ -191,6 +191,32 @@ class QuantizedWeight(nn.Module):
         on_grid = (codes - grid.zero_point) * grid.scale
         held = torch.where(grid.codes(rows) == codes, rows, on_grid)
         return self.channels.weight(held, weight.shape)
+
+
+class QuantizedActivation(nn.Module):
+    """What stands between a tensor and the layers that read it: the nearest values on one grid.
+
+    Args:
+        grid: Of one row.
+        bits: How many its codes take.
+        group: Activations of one group have their scale in common (see `quantized.quantize`).
+    """
+
+    def __init__(self, grid: Grid, bits: int, group: int | None = None) -> None:
+        super().__init__()
+        self.bits, self.group = bits, group
+        self.low, self.high = grid.low, grid.high
+        self.register_buffer("scale", grid.scale.detach().reshape(()).clone())
+        self.register_buffer("zero_point", grid.zero_point.detach().reshape(()).clone())
+
+    @property
+    def grid(self) -> Grid:
+        """The grid as it stands, for a tensor of any shape."""
+        return Grid(self.get_buffer("scale"), self.get_buffer("zero_point"), self.low, self.high)
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        """Round a tensor of any shape to the grid."""
+        return self.grid.round(tensor)
 
 
 def _grid(scale: Tensor, zero_point: Tensor | float, bits: int, scheme: str) -> Grid:

@@ -6,6 +6,7 @@ from typing import Any
 
 OPTIMIZERS = ("adamw", "sgd")
 STEP_SIZES = ("learned", "fixed")
+ACTIVATION_RANGES = ("learned", "running", "fixed")
 BATCH_NORMS = ("frozen", "live")
 LEARNING_RATES = {"sgd": 0.01, "adamw": 2e-4}
 
@@ -21,9 +22,12 @@ class Recipe:
         learning_rate: At its peak, after a short linear warm-up; then half a cosine to zero. By
             default what suits the optimizer.
         weight_decay: Of the weights alone.
-        step_sizes: "learned": the scale of every grid is trained too (LSQ, Esser et al. 2020);
-            "fixed": only the weights are, through the rounding (straight-through estimator, Bengio
-            et al. 2013).
+        step_sizes: "learned": the scale of every weight's grid is trained too (LSQ, Esser et al.
+            2020); "fixed": only the weights are, through the rounding (straight-through estimator,
+            Bengio et al. 2013).
+        activation_ranges: Of quantized activations. "learned": the scale of every grid is trained
+            (LSQ); "running": the grid holds a moving average of the least and the greatest value
+            of each batch (Jacob et al. 2018); "fixed": the grid stays as it was calibrated.
         batch_norm: "frozen": folded into the weights for good, as the network is deployed;
             "live": training batches are normalized by their own statistics, and the norms folded
             again before every measurement.
@@ -44,6 +48,7 @@ class Recipe:
     learning_rate: float | None = None
     weight_decay: float = 1e-4
     step_sizes: str = "learned"
+    activation_ranges: str = "learned"
     batch_norm: str = "frozen"
     distillation: float | None = None
     clip_norm: float = 5.0
@@ -81,7 +86,12 @@ class Recipe:
             fits = value is None if name == "evaluate_every" else False
             fits |= isinstance(value, int) and not isinstance(value, bool) and value >= 1
             _check(value, name, "a whole number from 1 on", fits, "leave it out for the usual one")
-        choices = {"optimizer": OPTIMIZERS, "step_sizes": STEP_SIZES, "batch_norm": BATCH_NORMS}
+        choices = {
+            "optimizer": OPTIMIZERS,
+            "step_sizes": STEP_SIZES,
+            "activation_ranges": ACTIVATION_RANGES,
+            "batch_norm": BATCH_NORMS,
+        }
         for name, known in choices.items():
             value = getattr(self, name)
             _check(value, name, f"one of {', '.join(known)}", value in known, "")

@@ -17,8 +17,9 @@ from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from engine.corrections import moments_of, stretch_output
 from engine.layers import norms_after_layers, run_hooked
-from engine.quantizers import Grid, QuantizedWeight
+from engine.quantizers import Grid, QuantizedActivation, QuantizedWeight
 
+RANGE_SMOOTHING = 0.95  # share of the running range that a batch leaves
 LEAST_FACTOR = 1e-9  # of a live batch norm: training may shrink it, but not turn its sign
 
 
@@ -40,12 +41,15 @@ class TrainedWeight(QuantizedWeight):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Round a weight to the grid."""
-        return _StraightThrough.apply(weight, self.scale, self)
+        zero_point = self.get_buffer("zero_point") if self.shifted else None
+        rows = self.channels.rows(weight)
+        codes = self.low, self.high
+        rounded = _StraightThrough.apply(rows, self.scale, zero_point, codes, self.pace)
+        return self.channels.weight(rounded, weight.shape)
 
     def keep_positive(self) -> None:
         """See that the scale stays one: positive."""
-        scale = torch.as_tensor(self.scale)
-        scale.clamp_(min=torch.finfo(scale.dtype).tiny)
+        _keep_positive(self.scale)
 
     def quantized(self) -> QuantizedWeight:
         """The same as it is deployed."""
@@ -54,35 +58,118 @@ class TrainedWeight(QuantizedWeight):
         return QuantizedWeight(grid, self.bits, self.channels)
 
 
+class TrainedActivation(QuantizedActivation):
+    """A quantized activation that gradients pass through, to the tensor and, maybe, the scale.
+
+    Gives the same values as a `QuantizedActivation` of the same grid.
+
+    Args:
+        activation: As it is before the training.
+        ranges: "learned": the scale is trained (LSQ), the zero point stays; "running": the grid
+            holds a moving average of the least and the greatest value of each batch (Jacob et al.
+            2018, sec. 3.1); "fixed": the grid stays.
+        partners: Those that have their scale in common with this one, which joins them.
+    """
+
+    def __init__(
+        self, activation: QuantizedActivation, ranges: str, partners: list["TrainedActivation"]
+    ) -> None:
+        super().__init__(activation.grid, activation.bits, activation.group)
+        self.running = ranges == "running"
+        self.partners = partners
+        partners.append(self)
+        scale, zero_point = self.get_buffer("scale"), self.get_buffer("zero_point")
+        self.shifted = self.running or bool(zero_point)
+        if ranges == "learned":
+            del self._buffers["scale"]
+            shared = partners[0].scale if len(partners) > 1 else None
+            self.scale: Tensor = nn.Parameter(scale) if shared is None else shared
+        if self.running:
+            self.register_buffer("least", (self.low - zero_point) * scale)
+            self.register_buffer("greatest", (self.high - zero_point) * scale)
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        """Round a tensor of any shape to the grid."""
+        if self.running and self.training:
+            self._follow(tensor.detach())
+        features = tensor.numel() // max(1, len(tensor)) if tensor.dim() else 1
+        # The loss is a mean over images, so a step size feels the features of one.
+        pace = (features * max(abs(self.low), self.high)) ** -0.5
+        zero_point = self.get_buffer("zero_point") if self.shifted else None
+        codes = self.low, self.high
+        return _StraightThrough.apply(tensor, self.scale, zero_point, codes, pace)
+
+    def _follow(self, tensor: Tensor) -> None:
+        """Take a batch's range into the moving average, and the grid to that."""
+        least, greatest = self.get_buffer("least"), self.get_buffer("greatest")
+        low, high = tensor.aminmax()
+        least.lerp_(low.clamp(max=0).to(least.dtype), 1 - RANGE_SMOOTHING)
+        greatest.lerp_(high.clamp(min=0).to(greatest.dtype), 1 - RANGE_SMOOTHING)
+        scale = torch.stack([partner._needed_scale() for partner in self.partners]).max()
+        for partner in self.partners:
+            partner.get_buffer("scale").copy_(scale)
+            if partner.low == 0:
+                zero_point = (-partner.get_buffer("least") / scale).round().clamp(max=partner.high)
+                partner.get_buffer("zero_point").copy_(zero_point)
+
+    def _needed_scale(self) -> Tensor:
+        """The finest at which the codes hold the moving average of the range."""
+        least, greatest = self.get_buffer("least"), self.get_buffer("greatest")
+        if self.low == 0:
+            scale = (greatest - least) / self.high
+        else:
+            scale = torch.maximum(least / self.low, greatest / self.high)
+        return scale.clamp(min=torch.finfo(scale.dtype).tiny)
+
+    def keep_positive(self) -> None:
+        """See that the scale stays one: positive."""
+        _keep_positive(self.scale)
+
+    def quantized(self) -> QuantizedActivation:
+        """The same as it is deployed."""
+        scale = torch.as_tensor(self.scale)
+        grid = Grid(scale, self.get_buffer("zero_point"), self.low, self.high)
+        return QuantizedActivation(grid, self.bits, self.group)
+
+
+def _keep_positive(scale: Tensor | nn.Module) -> None:
+    positive = torch.as_tensor(scale)
+    positive.clamp_(min=torch.finfo(positive.dtype).tiny)
+
+
 class _StraightThrough(torch.autograd.Function):
     """Q(w) with ∂Q/∂w = 1 where no code is clamped, else 0, and ∂Q/∂s = code − z − [w/s there]."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, scale: Tensor, kind: TrainedWeight) -> Tensor:
-        position = kind.channels.rows(weight) / scale
-        zero_point = kind.get_buffer("zero_point") if kind.shifted else None
-        nearest = (position if zero_point is None else position + zero_point).round()
-        codes = nearest.clamp(kind.low, kind.high)
-        outside = codes != nearest
-        levels = codes if zero_point is None else codes - zero_point
-        ctx.kind = kind
+    def forward(
+        ctx: Any,
+        values: Tensor,
+        scale: Tensor,
+        zero_point: Tensor | None,
+        codes: tuple[int, int],
+        pace: float,
+    ) -> Tensor:
+        position = values / scale
+        nearest = position.round() if zero_point is None else (position + zero_point).round_()
+        levels = nearest.clamp(*codes)
+        outside = levels != nearest
+        if zero_point is not None:
+            levels.sub_(zero_point)
+        ctx.pace, ctx.shape = pace, scale.shape
         if ctx.needs_input_grad[1]:
             ctx.save_for_backward(outside, levels - position.masked_fill_(outside, 0))
         else:
             ctx.save_for_backward(outside)
-        return kind.channels.weight(levels * scale, weight.shape)
+        return levels.mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        kind, (outside, *slope) = ctx.kind, ctx.saved_tensors
-        rows = kind.channels.rows(gradients[0])
-        to_weight = kind.channels.weight(rows.masked_fill(outside, 0), gradients[0].shape)
+        outside, *slope = ctx.saved_tensors
+        to_values = gradients[0].masked_fill(outside, 0)
         to_scale = None
-        if slope:
-            to_scale = (rows * slope[0]).sum(1, keepdim=True).mul_(kind.pace)
-            if len(kind.scale) == 1:  # one that all channels share
-                to_scale = to_scale.sum(0, keepdim=True)
-        return to_weight, to_scale, None
+        if slope:  # summed over all that share a scale
+            to_scale = (gradients[0] * slope[0]).sum_to_size(ctx.shape).mul_(ctx.pace)
+        return to_values, to_scale, None, None, None
 
 
 def trainable(quantized: nn.Module, *, learned_scales: bool) -> nn.Module:

@@ -30,6 +30,10 @@ def test_the_rate_suits_the_optimizer_unless_given():
         ({"evaluation_images": True}, "evaluation_images must be a whole number from 1 on"),
         ({"optimizer": "adam"}, "optimizer must be one of adamw, sgd, got 'adam'."),
         ({"step_sizes": "lsq"}, "step_sizes must be one of learned, fixed, got 'lsq'."),
+        (
+            {"activation_ranges": "batch"},
+            "activation_ranges must be one of learned, running, fixed, got 'batch'.",
+        ),
         ({"batch_norm": "folded"}, "batch_norm must be one of frozen, live, got 'folded'."),
     ],
 )
