@@ -12,8 +12,9 @@ from torch.nn.utils import parametrize
 from torch.utils.data import DataLoader, Subset
 
 from engine.layers import evaluation_mode
+from engine.probes import Loss, loss_function, outputs_of
 from engine.results import DEVIATIONS, Evaluation, Progress, Provenance, wilson_interval
-from engine.traces import Loss, loss_function, outputs_of, weighted_mean
+from engine.traces import weighted_mean
 from engine.workloads import Workload, describe_data
 
 METRICS = ("top-1",)

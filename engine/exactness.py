@@ -1,8 +1,8 @@
-"""Where the Gauss-Newton block of a layer is its Hessian block.
+"""Where the Gauss-Newton block of a layer, or of an activation, is its Hessian block.
 
-It is where the outputs are piecewise linear in the layer's weight with the rest held fixed
-(Botev et al., "Practical Gauss-Newton Optimisation for Deep Learning", 2017). That is read off the
-operators that autograd recorded between the weight and the outputs; an unknown one counts as not
+It is where the outputs are piecewise linear in the weight or the activation with the rest held
+fixed (Botev et al., "Practical Gauss-Newton Optimisation for Deep Learning", 2017). That is read
+off the operators that autograd recorded between it and the outputs; an unknown one counts as not
 linear.
 """
 
@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 # Names of autograd nodes without "Backward" and its number, which custom functions do not have.
-# Products: linear in each argument alone, so a weight may reach only one of them.
+# Products: linear in each argument alone, so a tensor may reach only one of them.
 PRODUCTS = frozenset(
     "Mul Mm Bmm Mv Dot Addmm Addmv Addbmm Baddbmm Addcmul Addr Linear Convolution "
     "ConvolutionOverrideable MkldnnConvolution CudnnConvolution NativeBatchNorm CudnnBatchNorm "
@@ -38,15 +39,15 @@ PIECEWISE_LINEAR = frozenset(
 )
 
 
-def linear_weights(outputs: Tensor, weights: Sequence[Tensor]) -> list[bool]:
-    """Tell for each weight whether the outputs are piecewise linear in it.
+def linear_in(outputs: Tensor, edges: Sequence[GradientEdge]) -> list[bool]:
+    """Tell for each tensor whether the outputs are piecewise linear in it.
 
     Args:
         outputs: What the network gave, with its graph.
-        weights: Leaves of that graph.
+        edges: Where the tensors stand in that graph: leaves of it, or what a tensor was made by.
     """
-    indices = {id(weight): i for i, weight in enumerate(weights)}
-    reaching: dict[Any, frozenset[int]] = {}  # node → weights below it
+    indices = {edge.node: i for i, edge in enumerate(edges)}
+    reaching: dict[Any, frozenset[int]] = {}  # node → tensors below it, and its own
     bent: set[int] = set()
     pending = [outputs.grad_fn]
     while pending:
@@ -60,15 +61,15 @@ def linear_weights(outputs: Tensor, weights: Sequence[Tensor]) -> list[bool]:
             pending += unread
             continue
         pending.pop()
-        index = indices.get(id(getattr(node, "variable", None)))
+        index = indices.get(node)
         slots = [reaching[child] if child is not None else frozenset() for child in below]
         reaching[node] = frozenset().union(*slots) | ({index} if index is not None else set())
         bent |= _bent_by(node, slots)
-    return [i not in bent for i in range(len(weights))]
+    return [i not in bent for i in range(len(edges))]
 
 
 def _bent_by(node: Any, slots: list[frozenset[int]]) -> set[int]:
-    """Weights in which a node's result is not piecewise linear, though its arguments may be."""
+    """Tensors in which a node's result is not piecewise linear, though its arguments may be."""
     node = getattr(node, "_wrapped_node", None) or node  # what wrote into a part of a tensor
     name = re.sub(r"Backward\d+$", "", node.name().rpartition("::")[2])
     if name in PIECEWISE_LINEAR or name == "AccumulateGrad":

@@ -34,7 +34,7 @@ from engine.layers import fold_batch_norm
 from engine.quantized import quantize
 from engine.recipe import Recipe
 from engine.results import BitPlan, Evaluation, FormatError
-from engine.traces import loss_function, outputs_of
+from engine.probes import loss_function, outputs_of
 from engine.trainable import LiveNorm, TrainedWeight, deployed, revive_norms, trainable
 from engine.workloads import Workload, describe_data, example_image
 

@@ -8,14 +8,19 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 from torch.nn import functional as F
 
-from engine.exactness import LINEAR_IN_FIRST, PIECEWISE_LINEAR, PRODUCTS, linear_weights
+from engine.exactness import LINEAR_IN_FIRST, PIECEWISE_LINEAR, PRODUCTS, linear_in
 from engine.layers import evaluation_mode
-from engine.traces import loss_function
+from engine.probes import loss_function
 
 IMAGES, WIDTH, CLASSES = 5, 4, 3
 STEP = 1e-5
+
+
+def linear_weights(outputs: Tensor, weights: list[Tensor]) -> list[bool]:
+    return linear_in(outputs, [get_gradient_edge(weight) for weight in weights])
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.layers import find_layers
-from engine.traces import Traces, average_traces, curvature_root, loss_function, weighted_mean
+from engine.probes import curvature_root, loss_function
+from engine.traces import Traces, average_traces, weighted_mean
 
 CLASSES = 4
 
