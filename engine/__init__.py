@@ -2,6 +2,7 @@
 
 results       records that the stages hand on; save and load
 sensitivities what is known of each weight and each activation
+crossing      sums that no other beats: the dynamic programme
 frontier      the exact cost-against-Ω frontier, and what others do
 latency       how long each layer takes at each pair of bit widths
 choices       what there is to choose, and what each choice costs
@@ -13,10 +14,12 @@ activations   which tensors the layers read
 calibration   the range of each of these tensors
 exactness     where the Gauss-Newton block is the Hessian block
 probes        one mini-batch's estimate of every trace
+roundoff      what rounding an activation does, image by image
 traces        average Hessian traces with their standard errors
 perturbation  Ω of each layer at each bit width: `analyze`
 rounding      learn which weights to round up and which down
 corrections   give each layer's output back its mean and spread
+placements    where activations are rounded, and which share a scale
 quantized     a new network from a network and a plan
 evaluation    measured accuracy with its interval
 recipe        the settings of a fine-tuning

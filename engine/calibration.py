@@ -7,14 +7,17 @@ Integer-Arithmetic-Only Inference", 2018, sec. 2.1).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from engine.activations import Activation, tapped
 from engine.layers import evaluation_mode
 from engine.quantizers import Grid, Quantizer
 
+IMAGES = 512  # at most, if not told otherwise
 BATCH = 32  # images run at once
 SAMPLE = 2**16  # values of an activation, over all images, that its grids are fitted to
 
@@ -41,6 +44,22 @@ class Range:
         """
         quantizer = Quantizer("asymmetric", "tensor", self.activation_range)
         return quantizer.fit(self.sample.unsqueeze(0), bits)
+
+
+def draw(dataset: Dataset[Any], images: int, seed: int) -> list[tuple[Tensor, Any]]:
+    """Draw images with their targets at random, each at most once; all where there are fewer.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    available = len(dataset)  # type: ignore[arg-type]
+    if not available:
+        raise ValueError(
+            "calibration must hold at least one image, got 0 images: "
+            "give the workload images to round and correct with."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    return [dataset[int(i)] for i in torch.randperm(available, generator=generator)[:images]]
 
 
 def calibrate(

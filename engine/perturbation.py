@@ -1,8 +1,12 @@
-"""Ω of each layer at each bit width: Tr(H) / n · ‖Q(W) − W‖² (HAWQ-V2, Lemma 1 and eq. 9)."""
+"""Ω of each layer and each activation at each bit width: Tr(H) / n · ‖Q(W) − W‖².
+
+HAWQ-V2, Lemma 1 and eq. 9; for an activation a, sec. 3.3, it is the mean of Tr(H_a) / n over images
+times the mean of ‖Q(a) − a‖².
+"""
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from engine.analysis import Analysis, LayerSensitivity
+from engine.activations import Activation, Activations, find_activations
+from engine.analysis import ActivationSensitivity, Analysis, Histogram, LayerSensitivity
+from engine.calibration import IMAGES, Range, calibrate, draw
 from engine.layers import Layer, find_layers, fold_batch_norm, skipped_weights
 from engine.quantizers import Quantizer
-from engine.results import Progress, Provenance, check_bits
+from engine.results import Progress, Provenance, TraceEstimate, check_bits
+from engine.roundoff import Roundoff, measure_roundoff
 from engine.traces import FEWEST_BATCHES, average_traces
 from engine.workloads import Workload, describe_data, example_image
 
@@ -35,6 +42,8 @@ def analyze(
     scheme: str = "symmetric",
     weight_granularity: str = "channel",
     weight_range: str = "mse",
+    activations: bool = True,
+    activation_range: str = "mse",
     progress: Progress | None = None,
     command: str | None = None,
 ) -> Analysis:
@@ -47,9 +56,10 @@ def analyze(
         workload: Its model is not changed; its calibration images are drawn in random order.
         bit_widths: To be offered to every layer, each in 1…8.
         relative_sem: Standard error of each trace, as a share of it, to stop at.
-        seed: Of the order of the images and of the probes.
+        seed: Of the order of the images, of the probes, and of the draw of calibration images.
         batch_size: Images a probe; fewer where the data would not fill 32 mini-batches.
-        max_images: At most so many of the calibration images.
+        max_images: At most so many of the calibration images. Activations are calibrated and
+            rounded on that many too, or on `calibration.IMAGES` if these are fewer.
         max_seconds: Time for the traces.
         estimator: See `traces.average_traces`.
         granularity: "layer": Ω = Tr(H) / n · ‖ΔW‖²; "channel": Σ of the same over the layer's
@@ -57,6 +67,8 @@ def analyze(
         scheme: Of the weight quantizer, see `quantizers.Quantizer`.
         weight_granularity: Of the weight quantizer.
         weight_range: Of the weight quantizer.
+        activations: Whether activations are to be analyzed too.
+        activation_range: Of the activation quantizer, see `calibration.calibrate`.
         progress: Told as the work goes on.
         command: That makes the result again; composed from the arguments if not given.
 
@@ -92,6 +104,9 @@ def analyze(
         if progress:
             progress(i, len(layers), "layers rounded to every bit width")
         errors[layer.name] = {bits: squared_error(rows, bits, quantizer) for bits in widths}
+    read = find_activations(model, example) if activations else None
+    pairs = draw(workload.calibration, min(images, IMAGES), seed) if read else []
+    rounded = _roundoff(workload, model, read, pairs, widths, activation_range, seed, progress)
     traces = average_traces(
         model,
         batches,
@@ -99,7 +114,11 @@ def analyze(
         estimator=estimator,
         relative_sem=relative_sem,
         max_seconds=max_seconds,
+        activations=read.found if read else False,
         perturbation={name: float(error[widths[0]].sum()) for name, error in errors.items()},
+        activation_perturbation={
+            name: one.perturbation[widths[0]][0] for name, (_, one) in rounded.items()
+        },
         generator=generator,
         progress=progress and (lambda done, _, note: progress(done, images, f"images, {note}")),
     )
@@ -134,8 +153,12 @@ def analyze(
         "scheme": scheme,
         "weight_granularity": weight_granularity,
         "weight_range": weight_range,
+        "activation_range": activation_range,
         "seed": seed,
     }
+    if not activations:
+        del options["activation_range"]
+        options["activations"] = False
     limits = {"max_images": max_images, "max_seconds": max_seconds}
     options |= {name: value for name, value in limits.items() if value is not None}
     return Analysis(
@@ -149,7 +172,16 @@ def analyze(
             "scheme": scheme,
             "weight_granularity": weight_granularity,
             "weight_range": weight_range,
-        },
+        }
+        | (
+            {
+                "activation_range": activation_range,
+                "calibration_images": str(len(pairs)),
+                "seed": str(seed),
+            }
+            if read
+            else {}
+        ),
         relative_sem=relative_sem,
         images=traces.images,
         stopped_because=traces.stopped_because,
@@ -160,6 +192,65 @@ def analyze(
             seed, data, fingerprint, command or workload.command("analyze", **options)
         ),
         skipped=skipped_weights(model, layers),
+        activations=tuple(
+            _activation(a, traces.activations[a.name], *rounded[a.name])
+            for a in (read.found if read else ())
+        ),
+        activation_batch_traces=traces.activation_batch_traces,
+        alive=read.alive if read else (),
+        skipped_activations=read.skipped if read else {},
+    )
+
+
+def _roundoff(
+    workload: Workload,
+    model: nn.Module,
+    read: Activations | None,
+    pairs: Sequence[tuple[Tensor, Any]],
+    widths: Sequence[int],
+    activation_range: str,
+    seed: int,
+    progress: Progress | None,
+) -> dict[str, tuple[Range, Roundoff]]:
+    """Range of every activation, and what rounding does to it."""
+    if read is None:
+        return {}
+    images = torch.stack([image for image, _ in pairs])
+    ranges = calibrate(model, read.found, images, activation_range=activation_range, seed=seed)
+    told = measure_roundoff(
+        model,
+        read.found,
+        ranges,
+        pairs,
+        loss=workload.loss,
+        bit_widths=widths,
+        progress=progress,
+    )
+    return {name: (ranges[name], told[name]) for name in told}
+
+
+def _activation(
+    activation: Activation, trace: TraceEstimate, seen: Range, told: Roundoff
+) -> ActivationSensitivity:
+    return ActivationSensitivity(
+        name=activation.name,
+        readers=activation.readers,
+        shape=activation.shape,
+        elements=activation.elements,
+        image=activation.image,
+        signed=seen.signed,
+        trace=trace,
+        images=told.images,
+        perturbation={bits: mean for bits, (mean, _) in told.perturbation.items()},
+        perturbation_sem={bits: sem for bits, (_, sem) in told.perturbation.items()},
+        first_order={bits: mean for bits, (mean, _) in told.first_order.items()},
+        first_order_sem={bits: sem for bits, (_, sem) in told.first_order.items()},
+        omega={bits: trace.for_omega * mean for bits, (mean, _) in told.perturbation.items()},
+        grids={
+            bits: (float(grid.scale), float(grid.zero_point) + 0.0)  # no −0
+            for bits, grid in told.grids.items()
+        },
+        histogram=Histogram(seen.low, seen.high, told.counts),
     )
 
 

@@ -24,12 +24,13 @@ from torch.func import functional_call
 from torch.nn.utils import parametrize
 from torch.utils.data import Dataset
 
+from engine.calibration import IMAGES as IMAGES
+from engine.calibration import draw
 from engine.layers import Layer, run_hooked
 from engine.quantizers import Grid, QuantizedWeight
 from engine.results import Progress
 
 ROUNDINGS = ("nearest", "learned")
-IMAGES = 512  # for calibration, at most
 BATCH = 32  # images run at once
 INPUTS = 4608  # of one output, at most: summing up G of so many takes half a gigabyte
 PATCHES = 2**24  # numbers in the inputs of all outputs that are held at once
@@ -49,15 +50,7 @@ def draw_images(dataset: "Dataset[Any]", images: int, seed: int) -> Tensor:
     Raises:
         ValueError: If there are none.
     """
-    available = len(dataset)  # type: ignore[arg-type]
-    if not available:
-        raise ValueError(
-            "calibration must hold at least one image, got 0 images: "
-            "give the workload images to round and correct with."
-        )
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(available, generator=generator)[:images]
-    return torch.stack([dataset[int(i)][0] for i in chosen])
+    return torch.stack([image for image, _ in draw(dataset, images, seed)])
 
 
 def lone_modules(
