@@ -31,11 +31,18 @@ from engine.batches import (
 )
 from engine.evaluation import evaluate
 from engine.layers import fold_batch_norm
+from engine.probes import loss_function, outputs_of
 from engine.quantized import quantize
 from engine.recipe import Recipe
 from engine.results import BitPlan, Evaluation, FormatError
-from engine.probes import loss_function, outputs_of
-from engine.trainable import LiveNorm, TrainedWeight, deployed, revive_norms, trainable
+from engine.trainable import (
+    LiveNorm,
+    TrainedActivation,
+    TrainedWeight,
+    deployed,
+    revive_norms,
+    trainable,
+)
 from engine.workloads import Workload, describe_data, example_image
 
 FEWEST_STEPS = 32  # an epoch, where the training images allow
@@ -50,6 +57,7 @@ IMAGES_FOR_MOMENTS = 256  # before batch norms are alive again
 SLOW_SECONDS = 0.1  # to read a mini-batch, before other processes do it
 MOST_PROCESSES = 4
 
+BOUNDED = (TrainedWeight, TrainedActivation, LiveNorm)
 CHECKPOINT_KIND = "hawq-viz fine-tuning checkpoint 1"
 
 
@@ -121,7 +129,7 @@ def finetune(
 
     Args:
         workload: Its model is not changed.
-        plan: Bits of every layer, and the quantizer to begin with.
+        plan: Bits of every layer and activation, and the quantizers to begin with.
         recipe: How to train; `settings` change it.
         seed: Of the order of the images, of their random changes, and of dropout.
         checkpoint: File to keep everything in that is needed to go on. If it is there, the training
@@ -177,7 +185,11 @@ class _Training:
         self.some_test = _some_test(workload, recipe.evaluation_images)
 
         self.quantized = quantize(workload, plan)
-        self.model = trainable(self.quantized, learned_scales=recipe.step_sizes == "learned")
+        self.model = trainable(
+            self.quantized,
+            learned_scales=recipe.step_sizes == "learned",
+            activation_ranges=recipe.activation_ranges,
+        )
         if recipe.batch_norm == "live":
             self._revive_norms()
         example = example_image(workload.test)
@@ -185,7 +197,7 @@ class _Training:
         self.layout = _quicker_layout(self.teacher, example)
         self.task = loss_function(workload.loss)
         self.distillation = self._distillation()
-        self.bounded = [m for m in self.model.modules() if isinstance(m, TrainedWeight | LiveNorm)]
+        self.bounded = [m for m in self.model.modules() if isinstance(m, BOUNDED)]
         self.optimizer = _optimizer(self.model, recipe)
         _train(self.model, recipe.batch_norm == "live")
         self.identity = {
@@ -193,6 +205,7 @@ class _Training:
             "workload": workload.name,
             "data": self.held_out.fingerprint,
             "plan": self.quantized.plan.weight_bits,  # type: ignore[union-attr]
+            "activations": self.quantized.plan.activation_bits,  # type: ignore[union-attr]
             "quantizer": self.quantized.plan.quantizer,  # type: ignore[union-attr]
             "recipe": asdict(recipe),
             "seed": seed,

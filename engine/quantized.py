@@ -1,18 +1,21 @@
-"""A new network from a network and a plan: every planned weight on its grid, the original kept."""
+"""A new network from a network and a plan: planned weights and activations on their grids."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from engine.activations import Activation, Activations, find_activations
+from engine.calibration import Range, calibrate
 from engine.corrections import CORRECTIONS, correct
 from engine.layers import Layer, find_layers, fold_batch_norm
+from engine.placements import SUMS, Placement, attach_quantizers, fitted, place, unfitted
+from engine.quantizers import RANGES, Grid, Quantizer
 from engine.quantizers import QuantizedWeight as QuantizedWeight
-from engine.quantizers import Quantizer
 from engine.results import BitPlan, FormatError, Progress
 from engine.rounding import IMAGES, ROUNDINGS, draw_images, learn_rounding
 from engine.workloads import Workload, example_image
@@ -23,7 +26,15 @@ QUANTIZER_SETTINGS = ("scheme", "weight_granularity", "weight_range")
 DEFAULTS = dict(zip(QUANTIZER_SETTINGS, astuple(Quantizer()), strict=True)) | {
     "rounding": "nearest",
     "correction": "none",
+    "activation_range": "mse",
+    "sums": "float",
     "seed": "0",
+}
+CHOICES = {
+    "rounding": ROUNDINGS,
+    "correction": CORRECTIONS,
+    "activation_range": RANGES,
+    "sums": SUMS,
 }
 
 
@@ -36,22 +47,31 @@ def quantize(
     weight_range: str | None = None,
     rounding: str | None = None,
     correction: str | None = None,
+    activation_range: str | None = None,
+    sums: str | None = None,
     seed: int | None = None,
     progress: Progress | None = None,
 ) -> nn.Module:
     """Quantize a workload's network after training.
 
+    Weights first, as rounded and corrected with activations still float; then activations, on the
+    grids that the float network's values ask for.
+
     Args:
-        workload: Its model is not changed. Learned rounding and corrections see up to
-            `rounding.IMAGES` of its calibration images, without their labels.
-        plan: Bits of its layers, and the quantizer they were chosen for; layers the plan does not
-            name stay float.
+        workload: Its model is not changed. Learned rounding, corrections and the grids of
+            activations see up to `rounding.IMAGES` of its calibration images, without their labels.
+        plan: Bits of its layers and of its activations, and the quantizer they were chosen for;
+            what the plan does not name stays float.
         scheme: Of the weight quantizer (see `quantizers.Quantizer`), if not the plan's.
         weight_granularity: Likewise.
         weight_range: Likewise.
         rounding: "nearest", or "learned" (see `rounding.learn_rounding`), if not the plan's.
         correction: After rounding: "none", "bias" or "batch_norm" (see `corrections.correct`), if
             not the plan's.
+        activation_range: How grids of activations are fitted (see `calibration.calibrate`), if not
+            the plan's.
+        sums: "float", or "integer", for kernels that add integers: what enters an addition gets
+            onto one scale (see `placements.place`). If not the plan's.
         seed: Of the draw of calibration images, if not the plan's, or 0.
         progress: Told of layers whose rounding was learned.
 
@@ -60,7 +80,8 @@ def quantize(
 
     Raises:
         ValueError: If the plan is of another network, a setting is unknown, a correction asks for
-            more scales than there are, or images are needed and there are none.
+            more scales than there are, images are needed and there are none, or an activation is
+            constant or not finite on them.
     """
     settings = _settings(
         plan,
@@ -70,22 +91,27 @@ def quantize(
             "weight_range": weight_range,
             "rounding": rounding,
             "correction": correction,
+            "activation_range": activation_range,
+            "sums": sums,
             "seed": seed,
         },
     )
     learned = settings["rounding"] == "learned"
     corrected = settings["correction"] != "none"
     images = None
-    if learned or corrected:  # before any work, as there may be none
+    if (
+        learned or corrected or _rounds_activations(plan, settings)
+    ):  # before any work: are there any?
         images = draw_images(workload.calibration, IMAGES, int(settings["seed"]))
-    model, layers = _rounded(workload, plan, settings)
+    made = _rounded(workload, plan, settings)
     if images is not None:
         reference = fold_batch_norm(workload.model, images[:1]).eval()
         if learned:
-            learn_rounding(model, reference, layers, images, progress=progress)
+            learn_rounding(made.model, reference, made.layers, images, progress=progress)
         if corrected:
-            correct(model, reference, layers, images, settings["correction"])
-    return model
+            correct(made.model, reference, made.layers, images, settings["correction"])
+        made.attach(_grids(made, reference, images, settings))
+    return made.model
 
 
 def _settings(plan: BitPlan, given: Mapping[str, str | int | None]) -> dict[str, str]:
@@ -98,7 +124,7 @@ def _settings(plan: BitPlan, given: Mapping[str, str | int | None]) -> dict[str,
         name: str(plan.quantizer.get(name, default) if given.get(name) is None else given[name])
         for name, default in DEFAULTS.items()
     }
-    for name, known in (("rounding", ROUNDINGS), ("correction", CORRECTIONS)):
+    for name, known in CHOICES.items():
         if settings[name] not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {settings[name]!r}.")
     if not settings["seed"].isdecimal() or int(settings["seed"]) >= 2**63:
@@ -112,15 +138,38 @@ def _settings(plan: BitPlan, given: Mapping[str, str | int | None]) -> dict[str,
     return settings
 
 
-def _rounded(
-    workload: Workload, plan: BitPlan, settings: Mapping[str, str]
-) -> tuple[nn.Module, tuple[Layer, ...]]:
-    """The folded network with every planned weight rounded to the nearest, and its layers."""
+def _rounds_activations(plan: BitPlan, settings: Mapping[str, str]) -> bool:
+    return bool(plan.activation_bits) or settings["sums"] == "integer"
+
+
+@dataclass(frozen=True)
+class _Rounded:
+    """A network with its weights rounded, and where its activations are to be."""
+
+    model: nn.Module
+    layers: tuple[Layer, ...]
+    activations: tuple[Activation, ...]  # all there are, where some are to be rounded
+    placed: tuple[Placement, ...]
+
+    def attach(self, grids: Sequence[Grid]) -> None:
+        """Round activations, to the grid of each place."""
+        home = self.model.get_submodule(self.layers[0].parameter.rpartition(".")[0])
+        attach_quantizers(self.model, home, self.placed, grids)
+
+
+def _rounded(workload: Workload, plan: BitPlan, settings: Mapping[str, str]) -> _Rounded:
+    """The folded network with every planned weight rounded to the nearest."""
     quantizer = Quantizer(*(settings[name] for name in QUANTIZER_SETTINGS))
     example = example_image(workload.test)
     model = fold_batch_norm(workload.model, example).eval()
     layers = {layer.name: layer for layer in find_layers(model, example)}
     _check_layers(plan, workload.name, list(layers))
+    activations: tuple[Activation, ...] = ()
+    placed: tuple[Placement, ...] = ()
+    if _rounds_activations(plan, settings):
+        found = find_activations(model, example)
+        _check_activations(plan, workload.name, found)
+        activations, placed = found.found, place(found, plan.activation_bits, settings["sums"])
     for name, bits in plan.weight_bits.items():
         channels = layers[name].channels
         weight = model.get_parameter(layers[name].parameter)
@@ -129,7 +178,29 @@ def _rounded(
             wrapped = QuantizedWeight(grid, bits, channels)
             parametrize.register_parametrization(module, attribute, wrapped)
     model.plan = replace(plan, quantizer=dict(settings))  # type: ignore[assignment]
-    return model, tuple(layers.values())
+    return _Rounded(model, tuple(layers.values()), activations, placed)
+
+
+def _grids(
+    made: _Rounded, reference: nn.Module, images: Tensor, settings: Mapping[str, str]
+) -> list[Grid]:
+    """The grid of every place, from the float network's values.
+
+    All activations are looked at, as in an analysis, so that the same values are drawn of each.
+    """
+    if not made.placed:
+        return []
+    others = [one.activation for one in made.placed if not one.planned]
+    ranges: dict[str, Range] = {}
+    for found in (made.activations, [x for x in others if x not in made.activations]):
+        ranges |= calibrate(
+            reference,
+            found,
+            images,
+            activation_range=settings["activation_range"],
+            seed=int(settings["seed"]),
+        )
+    return fitted(made.placed, ranges)
 
 
 def _check_layers(plan: BitPlan, workload: str, names: Sequence[str]) -> None:
@@ -155,6 +226,25 @@ def _check_layers(plan: BitPlan, workload: str, names: Sequence[str]) -> None:
         f"{expected} was expected (the plan is of {plan.workload!r}): "
         "take a plan of this network."
     )
+
+
+def _check_activations(plan: BitPlan, workload: str, found: Activations) -> None:
+    """Refuse a plan with activations that the network lacks, or that cannot be reached."""
+    names = [activation.name for activation in found.found]
+    readers = {name: a.name for a in found.found for name in a.readers}
+    for name in plan.activation_bits:
+        if name in names:
+            continue
+        if name in found.skipped:
+            why = f"which reads float, as {found.skipped[name]}: leave it out"
+        elif name in readers:
+            why = f"which reads the activation of {readers[name]!r}: give that one its bits"
+        else:
+            why = f"which is none (the plan is of {plan.workload!r}): take a plan of this network"
+        raise ValueError(
+            f"plan must name activations of {workload!r}, each by the first layer that reads it "
+            f"({', '.join(names)}), got {name!r}, {why}."
+        )
 
 
 def _owners(model: nn.Module, weight: nn.Parameter) -> list[tuple[nn.Module, str]]:
@@ -189,8 +279,9 @@ def load_quantized(workload: Workload, folder: str | Path) -> nn.Module:
     """
     plan, file = BitPlan.load(Path(folder) / PLAN_FILE), Path(folder) / WEIGHTS_FILE
     try:
-        model, _ = _rounded(workload, plan, _settings(plan, {}))
-        state = load_file(file)
+        made = _rounded(workload, plan, _settings(plan, {}))
+        made.attach(unfitted(made.placed))
+        model, state = made.model, load_file(file)
         for name, value in state.items():  # biases that a correction added
             owner, _, attribute = name.rpartition(".")
             if attribute == "bias" and model.get_submodule(owner).bias is None:

@@ -3,10 +3,12 @@
 The float weights behind the rounding are trained. Rounding has no slope, so its own is taken for
 that of the clamp alone (straight-through estimator: Bengio et al., "Estimating or Propagating
 Gradients Through Stochastic Neurons", 2013); the scale of a grid may learn too (LSQ: Esser et al.,
-"Learned Step Size Quantization", ICLR 2020).
+"Learned Step Size Quantization", ICLR 2020). So for activations, whose grids may also follow what
+each batch holds.
 """
 
 import copy
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -172,9 +174,24 @@ class _StraightThrough(torch.autograd.Function):
         return to_values, to_scale, None, None, None
 
 
-def trainable(quantized: nn.Module, *, learned_scales: bool) -> nn.Module:
-    """Copy a network that `quantize` returned, ready to be trained."""
-    model = copy.deepcopy(quantized)
+def trainable(
+    quantized: nn.Module, *, learned_scales: bool, activation_ranges: str = "learned"
+) -> nn.Module:
+    """Copy a network that `quantize` returned, ready to be trained.
+
+    Args:
+        quantized: Not changed.
+        learned_scales: Whether the scales of weights are trained.
+        activation_ranges: What becomes of the grids of activations, see `TrainedActivation`.
+    """
+    partners: dict[int | None, list[TrainedActivation]] = {}
+
+    def begin(activation: QuantizedActivation) -> TrainedActivation:
+        group = activation.group
+        joined = [] if group is None else partners.setdefault(group, [])
+        return TrainedActivation(activation, activation_ranges, joined)
+
+    model = _copied(quantized, begin)
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     made: dict[Tensor, TrainedWeight] = {}  # a weight that layers share keeps one grid
@@ -188,7 +205,7 @@ def trainable(quantized: nn.Module, *, learned_scales: bool) -> nn.Module:
 
 def deployed(model: nn.Module) -> nn.Module:
     """Copy a network under training as `quantize` would return it: batch norms folded again."""
-    model = copy.deepcopy(model)
+    model = _copied(model, TrainedActivation.quantized)
     made: dict[nn.Module, QuantizedWeight] = {}
     for owner, i, weight in _quantized_weights(model):
         assert isinstance(weight, TrainedWeight)
@@ -196,8 +213,22 @@ def deployed(model: nn.Module) -> nn.Module:
     for name, norm in list(model.named_modules()):
         if isinstance(norm, LiveNorm):
             stretch_output(model.get_submodule(norm.layer), *norm.factor_and_shift())
-            model.set_submodule(name, nn.Identity())
+            _put(model, name, nn.Identity())
     return model.eval()
+
+
+def _copied(model: nn.Module, turned: Callable[[Any], nn.Module]) -> nn.Module:
+    """Copy a network with its quantized activations turned into others, wherever they are held."""
+    memo = {id(m): turned(m) for m in model.modules() if isinstance(m, QuantizedActivation)}
+    return copy.deepcopy(model, memo)
+
+
+def _put(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in another's place, and what stands at its input and output with it."""
+    before = model.get_submodule(name)
+    module._forward_pre_hooks = before._forward_pre_hooks
+    module._forward_hooks = before._forward_hooks
+    model.set_submodule(name, module)
 
 
 def _quantized_weights(model: nn.Module) -> list[tuple[ParametrizationList, int, QuantizedWeight]]:
@@ -275,4 +306,4 @@ def revive_norms(model: nn.Module, original: nn.Module, images: Tensor) -> None:
     for layer, name in found:
         norm = original.get_submodule(name)
         assert isinstance(norm, _BatchNorm)
-        model.set_submodule(name, LiveNorm(norm, layer.name, *moments[layer.name]))
+        _put(model, name, LiveNorm(norm, layer.name, *moments[layer.name]))

@@ -121,7 +121,8 @@ def test_the_plan_brings_its_quantizer(workload):
     brought = BitPlan("toy", {"fc": 3}, 0.0, 0.0, quantizer=settings)
     given = quantize(workload, plan_of(fc=3), **settings)
     assert torch.equal(quantize(workload, brought).fc.weight, given.fc.weight)
-    done = {**settings, "rounding": "nearest", "correction": "none", "seed": "0"}
+    done = {**settings, "rounding": "nearest", "correction": "none", "activation_range": "mse"}
+    done |= {"sums": "float", "seed": "0"}
     assert given.plan == replace(brought, quantizer=done)
     other = quantize(workload, brought, weight_range="mse")
     assert other.plan.quantizer == {**done, "weight_range": "mse"}
