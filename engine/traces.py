@@ -285,7 +285,7 @@ def _settled(
 ) -> bool:
     """Whether every one's error is within the target, or cannot matter."""
     settled = sems <= target * np.abs(means)
-    if perturbation is not None:
+    if perturbation is not None and np.isfinite(sems).all():
         sizes = np.array([perturbation[layer.name] for layer in layers])
         settled |= sems * sizes < NEGLIGIBLE * float((np.maximum(means, sems) * sizes).sum())
     return bool(settled.all())
