@@ -14,10 +14,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from engine.crossing import cross, undominated
 from engine.results import BitPlan
 
-SAME = 1e-13  # relative; sums of the same numbers in another order differ by less
-MAX_CANDIDATES = 2**23  # partial plans crossed at a time: about 1 GiB at worst
 MAX_OPTIONS = 256  # a layer; choices are stored as bytes
 
 PlanOf = Callable[[NDArray[np.intp]], BitPlan]
@@ -150,33 +149,14 @@ def pareto_frontier(
     """
     problem = _Problem.of(costs, omegas, locked, tied)
     grid = problem.on_grid(tolerance)
-    order = np.argsort(-np.ptp(problem.costs, axis=1), kind="stable")  # keeps early frontiers small
-    options = [problem.useful(group, grid) for group in order]
-    cost, omega = np.zeros(1), np.zeros(1)
-    origins: list[NDArray[np.int32]] = []  # of each group's points: place of option · P + parent
-    widths: list[int] = []  # P
-    for group, own in zip(order, options, strict=True):
-        candidates = len(cost) * len(own)
-        if candidates > MAX_CANDIDATES:
-            raise ValueError(
-                f"tolerance must be larger for these costs, got {tolerance:g}: the frontier grows "
-                f"beyond {MAX_CANDIDATES:,} partial plans; try {max(1e-4, 10 * tolerance):g}."
-            )
-        crossed_cost = (grid[group, own, None] + cost).ravel()
-        crossed_omega = (problem.omegas[group, own, None] + omega).ravel()
-        kept = _undominated(crossed_cost, crossed_omega)
-        widths.append(len(cost))
-        origins.append(kept.astype(np.int32))
-        cost, omega = crossed_cost[kept], crossed_omega[kept]
-
-    chosen = np.empty((len(order), len(cost)), np.uint8)
-    point: NDArray[Any] = np.arange(len(cost))
-    for group, own, origin, width in reversed(
-        list(zip(order, options, origins, widths, strict=True))
-    ):
-        place, point = np.divmod(origin[point], width)
-        chosen[group] = own[place]
-    return Frontier(*problem.plans(chosen, undominated=True))
+    options = [problem.useful(group, grid) for group in range(len(grid))]
+    places = cross(
+        [grid[group, own] for group, own in enumerate(options)],
+        [problem.omegas[group, own] for group, own in enumerate(options)],
+        tolerance,
+    )
+    chosen = np.array([own[at] for own, at in zip(options, places, strict=True)], np.uint8)
+    return Frontier(*problem.plans(chosen, thinned=True))
 
 
 def uniform_points(
@@ -253,7 +233,7 @@ def monotone_frontier(
     ends = allowed[0].counts[:, ::-1].cumsum(axis=1)  # [P, B]: ranks with this option or more
     for k, groups in enumerate(ranks):
         chosen[groups] = width - 1 - (ends <= k).sum(axis=1)
-    return Overlay("monotone", *problem.plans(chosen, undominated=True))
+    return Overlay("monotone", *problem.plans(chosen, thinned=True))
 
 
 def greedy_path(
@@ -311,7 +291,7 @@ class _Problem:
         tied: Iterable[Iterable[int]],
     ) -> Self:
         """Check the arguments and gather layers into groups."""
-        costs, omegas = _table(costs, "costs"), _table(omegas, "omegas")
+        costs, omegas = table(costs, "costs"), table(omegas, "omegas")
         if omegas.shape != costs.shape:
             raise ValueError(
                 f"omegas must have the shape of costs {costs.shape}, got {omegas.shape}."
@@ -355,15 +335,11 @@ class _Problem:
         """Allowed options that no other of the group beats, by rising cost and falling Ω."""
         allowed = self.allowed(group)
         costs = self.costs if costs is None else costs
-        return allowed[_undominated(costs[group, allowed], self.omegas[group, allowed])]
+        return allowed[undominated(costs[group, allowed], self.omegas[group, allowed])]
 
     def on_grid(self, tolerance: float) -> NDArray[np.float64]:
         """Costs above each group's cheapest, in steps of tolerance · range / L, rounded up."""
-        if not 0 <= tolerance < 1:
-            raise ValueError(
-                f"tolerance must be a share of the cost range, at least 0 and below 1, "
-                f"got {tolerance}."
-            )
+        check_tolerance(tolerance)
         allowed = [self.costs[group, self.allowed(group)] for group in range(len(self.costs))]
         spread = sum(float(np.ptp(own)) for own in allowed)
         step = tolerance * spread / len(self.group_of)
@@ -397,7 +373,7 @@ class _Problem:
         return [ranks[trace] for trace in sorted(ranks, reverse=True)]
 
     def plans(
-        self, chosen: NDArray[np.uint8], *, undominated: bool = False
+        self, chosen: NDArray[np.uint8], *, thinned: bool = False
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.uint8]]:
         """True cost [P], true Ω [P] and options [P, L] of choices [G, P], read-only."""
         cost, omega = np.zeros(chosen.shape[1]), np.zeros(chosen.shape[1])
@@ -405,8 +381,8 @@ class _Problem:
             cost += self.costs[group][own]
             omega += self.omegas[group][own]
         options = np.ascontiguousarray(chosen[self.group_of].T)
-        if undominated:
-            kept = _undominated(cost, omega)
+        if thinned:
+            kept = undominated(cost, omega)
             cost, omega, options = cost[kept], omega[kept], options[kept]
         for array in (cost, omega, options):
             array.flags.writeable = False
@@ -431,42 +407,46 @@ class _Counted:
         """The frontier of both."""
         cost = np.concatenate([self.cost, other.cost])
         omega = np.concatenate([self.omega, other.omega])
-        kept = _undominated(cost, omega)
+        kept = undominated(cost, omega)
         counts = np.concatenate([self.counts, other.counts])
         return _Counted(cost[kept], omega[kept], counts[kept])
 
 
-def _undominated(cost: NDArray[np.float64], omega: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Points that no other beats in both, by rising cost; of equal ones the first."""
-    order = np.argsort(cost, kind="stable")  # the input is a few sorted runs, which this merges
-    omega = omega[order]
-    lower = np.ones(len(order), bool)
-    lower[1:] = omega[1:] < np.minimum.accumulate(omega)[:-1] * (1 - SAME)
-    order = order[lower]
-    cost = cost[order]
-    last = np.ones(len(order), bool)  # of equal cost, the one with the least Ω
-    last[:-1] = cost[1:] > cost[:-1] * (1 + SAME)
-    return order[last]
+def table(values: ArrayLike, argument: str) -> NDArray[np.float64]:
+    """Numbers [layers, options], finite and at least 0.
 
-
-def _table(values: ArrayLike, argument: str) -> NDArray[np.float64]:
+    Raises:
+        ValueError: If they are not.
+    """
     try:
-        table = np.array(values, np.float64)
+        found = np.array(values, np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{argument} must be numbers [layers, options]: {error}.") from error
-    if table.ndim != 2 or 0 in table.shape or table.shape[1] > MAX_OPTIONS:
+    if found.ndim != 2 or 0 in found.shape or found.shape[1] > MAX_OPTIONS:
         raise ValueError(
             f"{argument} must be numbers [layers, options] with at least one layer and 1 to "
-            f"{MAX_OPTIONS} options, got shape {table.shape}."
+            f"{MAX_OPTIONS} options, got shape {found.shape}."
         )
-    bad = np.argwhere(~(np.isfinite(table) & (table >= 0)))
+    bad = np.argwhere(~(np.isfinite(found) & (found >= 0)))
     if len(bad):
         layer, option = bad[0]
         raise ValueError(
-            f"{argument} must be finite and at least 0, got {table[layer, option]:g} "
+            f"{argument} must be finite and at least 0, got {found[layer, option]:g} "
             f"for option {option} of layer {layer}."
         )
-    return table
+    return found
+
+
+def check_tolerance(tolerance: float) -> None:
+    """See that a tolerance is a share.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if not 0 <= tolerance < 1:
+        raise ValueError(
+            f"tolerance must be a share of the cost range, at least 0 and below 1, got {tolerance}."
+        )
 
 
 def _index(value: Any, count: int, argument: str) -> int:

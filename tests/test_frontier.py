@@ -9,7 +9,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-import engine.frontier
+import engine.crossing
 from engine.frontier import greedy_path, monotone_frontier, pareto_frontier, uniform_points
 from engine.results import BitPlan
 
@@ -165,7 +165,8 @@ def test_tolerance_thins_a_frontier_that_doubles_with_every_layer():
 
 
 def test_frontier_beyond_memory_asks_for_a_tolerance(monkeypatch):
-    monkeypatch.setattr(engine.frontier, "MAX_CANDIDATES", 2000)
+    monkeypatch.setattr(engine.crossing, "MAX_CANDIDATES", 2000)
+    monkeypatch.setattr(engine.crossing, "MAX_CELLS", 2000)
     powers = 2.0 ** np.arange(20)
     costs = np.stack([0 * powers, powers], axis=1)
     with pytest.raises(ValueError, match="tolerance") as caught:
