@@ -8,6 +8,7 @@ them, and layers that read one tensor share it too: they are one activation, whi
 its first reader.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -79,17 +80,15 @@ def find_activations(model: nn.Module, images: Tensor) -> Activations:
         model: Any network; it comes back as it was.
         images: [N, ...], one is enough.
     """
-    watch = _run(model, images[:1])
-    twice = _run(model, torch.cat([images[:1], images[:1]]))
+    watch, thrice = (_run(model, torch.cat([images[:1]] * count)) for count in (2, 3))
     groups = _Groups(watch.readings)
     found: list[Activation] = []
     tensors: list[list[_Passing]] = []
     skipped = dict.fromkeys(sorted(watch.hidden), HIDDEN)
-    doubled = {tuple(x.sites): x.shape for x in twice.passings if x.sites}
+    compared = {tuple(x.sites): x.shape for x in thrice.passings}
     for readers, passings in groups.parted():
         open_readers = [name for name in readers if name not in skipped]
-        shapes = [(x.shape, doubled.get(tuple(x.sites))) for x in passings]
-        if any(not one or not two or two != (2 * one[0], *one[1:]) for one, two in shapes):
+        if any(not _by_image(x.shape, compared.get(tuple(x.sites), ())) for x in passings):
             skipped |= dict.fromkeys(open_readers, NOT_BY_IMAGE)
         elif open_readers:
             rows, *rest = passings[0].shape
@@ -98,8 +97,8 @@ def find_activations(model: nn.Module, images: Tensor) -> Activations:
                     name=open_readers[0],
                     readers=tuple(open_readers),
                     sites=tuple(site for x in passings for site in x.sites),
-                    shape=tuple(rest) if rows == 1 else (rows, *rest),
-                    elements=sum(prod(x.shape) for x in passings),
+                    shape=tuple(rest) if rows == 2 else (rows // 2, *rest),
+                    elements=sum(prod(x.shape) for x in passings) // 2,
                     image=all(x.image for x in passings),
                 )
             )
@@ -138,8 +137,8 @@ def tapped(
 def attach(model: nn.Module, modules: Mapping[str, nn.Module], found: Sequence[Activation]) -> None:
     """Pass activations of a network through modules for good.
 
-    Each becomes a child, called `CHILD`, of the module of the activation's first reader: it is
-    saved, moved and copied with the network.
+    Each becomes a child, called `CHILD`, of its first reader's module, so that it is saved, moved
+    and copied with the network.
 
     Args:
         model: Any network of the same modules as the one the activations were found in.
@@ -147,7 +146,8 @@ def attach(model: nn.Module, modules: Mapping[str, nn.Module], found: Sequence[A
         found: The network's activations.
     """
     for name, module in modules.items():
-        _module_of(model, name).add_module(CHILD, module)
+        owner, child = _place_in(model, name)
+        model.get_submodule(owner).add_module(child, module)
     _hook(model, {a.sites: modules[a.name] for a in found if a.name in modules})
 
 
@@ -159,9 +159,9 @@ def attach_at(model: nn.Module, modules: Mapping[Site, nn.Module]) -> None:
 def attached(model: nn.Module) -> dict[str, nn.Module]:
     """The modules that `attach` put into a network, by the activation's name."""
     return {
-        name.removesuffix(f".{CHILD}"): module
+        re.sub(rf"[._]{CHILD}$", "", name): module
         for name, module in model.named_modules()
-        if name.endswith(f".{CHILD}")
+        if name.endswith(CHILD)
     }
 
 
@@ -227,12 +227,14 @@ def _hook(model: nn.Module, functions: Mapping[tuple[Site, ...], Function]) -> l
     return handles
 
 
-def _module_of(model: nn.Module, layer: str) -> nn.Module:
-    """The module of a layer, which has the name of a parameter where that is no "weight"."""
+def _place_in(model: nn.Module, layer: str) -> tuple[str, str]:
+    """Module and child for what is attached to a layer, which may have a parameter's name."""
     try:
-        return model.get_submodule(layer)
+        model.get_submodule(layer)
     except AttributeError:
-        return model.get_submodule(layer.rpartition(".")[0])
+        owner, _, parameter = layer.rpartition(".")
+        return owner, f"{parameter}_{CHILD}"
+    return layer, CHILD
 
 
 @dataclass(eq=False)
@@ -406,6 +408,11 @@ class _Groups:
             readers[layer] = None
             passings[id(passing)] = passing
         return [(list(readers), list(own.values())) for readers, own in parts.values()]
+
+
+def _by_image(two: tuple[int, ...], three: tuple[int, ...]) -> bool:
+    """Whether the first axis holds the images, from the shapes for two and for three of them."""
+    return bool(two and three) and (3 * two[0], *two[1:]) == (2 * three[0], *three[1:])
 
 
 def _held(tensors: Sequence[Sequence[_Passing]], steps: int) -> set[frozenset[int]]:
