@@ -28,6 +28,7 @@ DEFAULTS = dict(zip(QUANTIZER_SETTINGS, astuple(Quantizer()), strict=True)) | {
     "correction": "none",
     "activation_range": "mse",
     "sums": "float",
+    "calibration_images": str(IMAGES),
     "seed": "0",
 }
 CHOICES = {
@@ -58,8 +59,9 @@ def quantize(
     grids that the float network's values ask for.
 
     Args:
-        workload: Its model is not changed. Learned rounding, corrections and the grids of
-            activations see up to `rounding.IMAGES` of its calibration images, without their labels.
+        workload: Its model is not changed. Learned rounding and corrections see up to
+            `rounding.IMAGES` of its calibration images, without their labels; the grids of
+            activations are fitted on as many, or on those that the plan's analysis saw.
         plan: Bits of its layers and of its activations, and the quantizer they were chosen for;
             what the plan does not name stays float.
         scheme: Of the weight quantizer (see `quantizers.Quantizer`), if not the plan's.
@@ -98,19 +100,22 @@ def quantize(
     )
     learned = settings["rounding"] == "learned"
     corrected = settings["correction"] != "none"
-    images = None
-    if (
-        learned or corrected or _rounds_activations(plan, settings)
-    ):  # before any work: are there any?
-        images = draw_images(workload.calibration, IMAGES, int(settings["seed"]))
+    seed, images, grid_images = int(settings["seed"]), None, None
+    if learned or corrected:  # before any work, as there may be none
+        images = draw_images(workload.calibration, IMAGES, seed)
+    if _rounds_activations(plan, settings):
+        count = int(settings["calibration_images"])
+        grid_images = draw_images(workload.calibration, count, seed)
     made = _rounded(workload, plan, settings)
-    if images is not None:
-        reference = fold_batch_norm(workload.model, images[:1]).eval()
-        if learned:
-            learn_rounding(made.model, reference, made.layers, images, progress=progress)
-        if corrected:
-            correct(made.model, reference, made.layers, images, settings["correction"])
-        made.attach(_grids(made, reference, images, settings))
+    if images is None and grid_images is None:
+        return made.model
+    reference = fold_batch_norm(workload.model, example_image(workload.test)).eval()
+    if learned and images is not None:
+        learn_rounding(made.model, reference, made.layers, images, progress=progress)
+    if corrected and images is not None:
+        correct(made.model, reference, made.layers, images, settings["correction"])
+    if grid_images is not None:
+        made.attach(_grids(made, reference, grid_images, settings))
     return made.model
 
 
@@ -118,7 +123,7 @@ def _settings(plan: BitPlan, given: Mapping[str, str | int | None]) -> dict[str,
     """What to do: as given, else as in the plan, else the defaults.
 
     Raises:
-        ValueError: If a name is unknown, the seed is none, or settings contradict.
+        ValueError: If a name is unknown, a number is none, or settings contradict.
     """
     settings = {
         name: str(plan.quantizer.get(name, default) if given.get(name) is None else given[name])
@@ -129,6 +134,12 @@ def _settings(plan: BitPlan, given: Mapping[str, str | int | None]) -> dict[str,
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {settings[name]!r}.")
     if not settings["seed"].isdecimal() or int(settings["seed"]) >= 2**63:
         raise ValueError(f"seed must be a whole number in 0…2^63 − 1, got {settings['seed']!r}.")
+    images = settings["calibration_images"]
+    if not images.isdecimal() or not int(images):
+        raise ValueError(
+            f"calibration_images must be a whole number from 1 on, got {images!r}: {IMAGES} is "
+            "usual."
+        )
     if settings["correction"] == "batch_norm" and settings["weight_granularity"] == "tensor":
         raise ValueError(
             "correction must be none or bias with one scale for the whole tensor, got "

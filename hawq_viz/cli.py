@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.analysis import Analysis
 from engine.jobs.launching import ANALYZE_OPTIONS, FINETUNE_OPTIONS, QUANTIZER_OPTIONS
-from engine.recipe import BATCH_NORMS, OPTIMIZERS, STEP_SIZES, Recipe
+from engine.recipe import ACTIVATION_RANGES, BATCH_NORMS, OPTIMIZERS, STEP_SIZES, Recipe
 from engine.results import BitPlan, Evaluation, FormatError
 from engine.workloads import DATA, stored_analysis, workload_names
 from hawq_viz import runs_cli
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}  # bytes
 BUDGET = re.compile(r"(\d+\.?\d*|\.\d+)\s*(B|KiB|MiB|GiB|bits?)?")
 POINTS_SHOWN = 10  # of a frontier without a budget
-ROUNDING_OPTIONS = ("rounding", "correction")  # of quantize, beside the quantizer's
+ROUNDING_OPTIONS = ("rounding", "correction", "activation_range", "sums")  # of quantize
 POST_TRAINING_ALONE = ("max_images", "analysis")  # options of quantize without --finetune
 TRAINING_ALONE = tuple(name for name in FINETUNE_OPTIONS if name not in ("epochs", "seed"))
 EXIT_CODES = """\
@@ -275,6 +275,12 @@ def _given(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, Any
     return {name: value for name, value in found.items() if value is not None}
 
 
+def _truth(text: str) -> bool:
+    if text not in ("True", "False"):
+        raise argparse.ArgumentTypeError(f"must be True or False, got {text!r}")
+    return text == "True"
+
+
 def _plan_lines(plans: Mapping[str, BitPlan]) -> list[str]:
     """Plans under each other, each with a name."""
     return [
@@ -326,6 +332,9 @@ def _parser() -> argparse.ArgumentParser:
         "--estimator", help="gauss_newton (default), hutchinson or hutchinson_shared"
     )
     measuring.add_argument("--granularity", help="of Ω: layer (default) or channel")
+    measuring.add_argument(
+        "--activations", type=_truth, metavar="True|False", help="analyze them too (True)"
+    )
     _add_quantizer(measuring, "the first if not given")
     _add_json(measuring)
 
@@ -366,6 +375,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_quantizer(rounding, "as in the plan's analysis if not given")
     rounding.add_argument("--rounding", help="nearest (default) or learned from some images")
     rounding.add_argument("--correction", help="none (default), bias or batch_norm, from images")
+    rounding.add_argument(
+        "--sums", help="float (default), or integer: what is added gets onto one scale"
+    )
     rounding.add_argument("--seed", type=int, help="of the images drawn, or of the training (0)")
     _add_training(rounding)
     _add_json(rounding)
@@ -401,6 +413,7 @@ def _add_quantizer(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--scheme", help=f"symmetric or asymmetric ({default})")
     parser.add_argument("--weight-granularity", help=f"channel or tensor ({default})")
     parser.add_argument("--weight-range", help=f"mse, min_max or percentile ({default})")
+    parser.add_argument("--activation-range", help=f"likewise ({default})")
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
@@ -415,6 +428,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         ("optimizer", str, " or ".join(OPTIMIZERS)),
         ("weight-decay", float, "of the weights"),
         ("step-sizes", str, " or ".join(STEP_SIZES)),
+        ("activation-ranges", str, " or ".join(ACTIVATION_RANGES)),
         ("batch-norm", str, " or ".join(BATCH_NORMS)),
         ("distillation", float, "share of the loss that compares with the float network, 0…1"),
         ("clip-norm", float, "longest gradient that is followed as it is"),

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -268,6 +269,55 @@ def test_finetune_follows_its_run_and_fetches_the_network(capsys, tiny, plan, tm
     assert "steps in " in said
     assert "stopped by: steps" in said
     assert re.search(rf"{made.id}  finished   float .*%, finetuned", run(capsys, "runs")[1])
+
+
+def test_activations_are_rounded_as_asked(capsys, tiny, plan, tmp_path):
+    saved = BitPlan.load(plan)
+    replace(saved, activation_bits={"0": 8, "3": 4}).save(plan)
+    line = ("quantize", "--workload-file", tiny, "--plan", plan, "--out", tmp_path / "out")
+    given = ("--activation-range", "percentile", "--sums", "integer", "--max-images", 9, "--json")
+    code, said, err = run(capsys, *line, *given)
+    assert code == 0, err
+    done = BitPlan.load(tmp_path / "out" / "plan.json")
+    assert done.activation_bits == {"0": 8, "3": 4}
+    assert done.quantizer["activation_range"] == "percentile"
+    assert done.quantizer["sums"] == "integer"
+    again = (
+        "evaluate",
+        "--workload-file",
+        tiny,
+        "--quantized",
+        tmp_path / "out",
+        "--max-images",
+        9,
+    )
+    measured = one_json_line(run(capsys, *again, "--json")[1])
+    assert measured["loss"] == one_json_line(said)["plan"]["loss"]
+
+
+@pytest.mark.usefixtures("runs")
+def test_how_activations_are_trained_is_told_to_the_run(capsys, monkeypatch, tiny, plan, tmp_path):
+    monkeypatch.setattr("engine.jobs.launching.start_worker", lambda _: None)
+    line = ("quantize", "--workload-file", tiny, "--plan", plan, "--out", tmp_path / "out")
+    line += ("--finetune", 1, "--detach", "--activation-ranges", "running", "--sums", "integer")
+    code, said, err = run(capsys, *line)
+    assert code == 0, err
+    made = jobs.view(said.strip())
+    assert made.options["activation_ranges"] == "running"
+    assert made.options["plan"]["quantizer"] == {"sums": "integer"}
+
+
+def test_activations_need_not_be_analyzed(capsys, tiny, tmp_path):
+    line = ("analyze", "--workload-file", tiny, "--out", tmp_path / "a.json", "--bit-widths", 4)
+    assert run(capsys, *line, "--activations", "False")[0] == 0
+    assert Analysis.load(tmp_path / "a.json").activations == ()
+    assert run(capsys, *line, "--activation-range", "min_max")[0] == 0
+    found = Analysis.load(tmp_path / "a.json")
+    assert [one.name for one in found.activations] == ["0", "3"]
+    assert found.quantizer["activation_range"] == "min_max"
+    with pytest.raises(SystemExit, match="2"):
+        run(capsys, *line, "--activations", "no")
+    assert "argument --activations: must be True or False, got 'no'" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("runs")

@@ -743,6 +743,19 @@ def test_an_artefact_lies_in_its_run(runs):
             "plan must be for 'resnet20-cifar10', got one of another network; the first layer that "
             r"differs is 'layer9.0': the layers are conv1, .*, fc\.",
         ),
+        (
+            "quantize",
+            "resnet20-cifar10",
+            {"plan": RESNET | {"activation_bits": {"conv1": 8, "layer2.0.shortcut.0": 4}}},
+            "plan must be for 'resnet20-cifar10', got one of another network; the first activation "
+            r"that differs is 'layer2.0.shortcut.0': the activations are conv1, .*, fc\.",
+        ),
+        (
+            "finetune",
+            "resnet20-cifar10",
+            {"plan": RESNET | {"activation_bits": {"conv1": 0}}},
+            r"activation_bits\['conv1'\] must be a whole number of bits in 1…8, got 0",
+        ),
         ("finetune", "resnet20-cifar10", {}, "options of finetune must hold a plan, got none"),
         (
             "finetune",
@@ -765,6 +778,7 @@ def test_an_artefact_lies_in_its_run(runs):
                 ({"epochs": 0}, "epochs must be above 0, got 0"),
                 ({"epoch": 1}, "options of finetune must be among .*: the nearest is 'epochs'"),
                 ({"optimizer": "adam"}, "optimizer must be one of .*adamw.*, got 'adam'"),
+                ({"activation_ranges": "live"}, "activation_ranges must be one of .*, got 'live'"),
                 ({"seed": -1}, "seed must be a whole number from 0 on, got -1"),
                 ({"seed": 0.5}, "seed must be a whole number from 0 on, got 0.5"),
                 ({"checkpoint_every": 0}, "checkpoint_every must be a whole number from 1 on, got"),

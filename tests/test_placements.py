@@ -4,6 +4,7 @@ import copy
 import itertools
 import re
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 from toy import toy_workload
 
-from engine.activations import attached, find_activations
+from engine.activations import attached, find_activations, tapped
 from engine.calibration import calibrate
 from engine.layers import fold_batch_norm
+from engine.perturbation import analyze
 from engine.placements import OPERANDS, SUMS, place
 from engine.quantized import WEIGHTS_FILE, load_quantized, quantize, save_quantized
 from engine.quantizers import RANGES, QuantizedActivation
@@ -102,6 +104,26 @@ def test_grids_are_fitted_to_the_float_network(workload, activation_range):
         assert made.scale == grid.scale
         assert made.zero_point == grid.zero_point
         assert (made.low, made.high) == (grid.low, grid.high) == (0, 2**bits - 1)
+
+
+def test_grids_are_those_of_the_analysis(workload):
+    analysis = analyze(workload, bit_widths=(3,), max_images=20, seed=7)
+    names = [one.name for one in analysis.activations]
+    plan = replace(plan_of(dict.fromkeys(names, 3)), quantizer=analysis.quantizer)
+    rounded = attached(quantize(workload, plan))
+    folded = fold_batch_norm(workload.model, images()[:1]).eval()
+    seen: dict[str, list[float]] = {name: [] for name in names}
+
+    def measure(name: str, tensor: Tensor) -> Tensor:
+        seen[name] += (rounded[name](tensor) - tensor).square().flatten(1).sum(1).tolist()
+        return tensor
+
+    found = find_activations(folded, images()[:1]).found
+    functions = {name: partial(measure, name) for name in names}
+    with torch.no_grad(), tapped(folded, functions, found):
+        folded(draw_images(workload.calibration, 20, 7))
+    for one in analysis.activations:
+        assert one.perturbation[3] == pytest.approx(sum(seen[one.name]) / 20, rel=1e-5)
 
 
 def test_what_follows_a_rectifier_is_unsigned(workload):
@@ -305,6 +327,14 @@ def test_an_unknown_setting_is_refused(workload, setting, known):
     text = f"{setting} must be one of {known}, got 'log'."
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         quantize(workload, plan_of(BITS), **{setting: "log"})
+
+
+@pytest.mark.parametrize("count", ["0", "many", "-3"])
+def test_a_number_of_calibration_images_that_is_none_is_refused(workload, count):
+    plan = replace(plan_of(BITS), quantizer={"calibration_images": count})
+    text = f"calibration_images must be a whole number from 1 on, got '{count}': 512 is usual."
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        quantize(workload, plan)
 
 
 def test_images_to_calibrate_with_are_needed(workload):

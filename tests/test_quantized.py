@@ -122,7 +122,7 @@ def test_the_plan_brings_its_quantizer(workload):
     given = quantize(workload, plan_of(fc=3), **settings)
     assert torch.equal(quantize(workload, brought).fc.weight, given.fc.weight)
     done = {**settings, "rounding": "nearest", "correction": "none", "activation_range": "mse"}
-    done |= {"sums": "float", "seed": "0"}
+    done |= {"sums": "float", "calibration_images": "512", "seed": "0"}
     assert given.plan == replace(brought, quantizer=done)
     other = quantize(workload, brought, weight_range="mse")
     assert other.plan.quantizer == {**done, "weight_range": "mse"}

@@ -20,6 +20,8 @@ ANALYZE_OPTIONS = (
     "max_seconds",
     "estimator",
     "granularity",
+    "activations",
+    "activation_range",
 )
 QUANTIZER_OPTIONS = ("scheme", "weight_granularity", "weight_range")
 RECIPE_OPTIONS = tuple(field.name for field in fields(Recipe))
@@ -62,40 +64,48 @@ def check_options(kind: str, workload: str, options: Mapping[str, Any], *, known
         return
     if options.get("plan") is None:
         raise ValueError(f"options of {kind} must hold a plan, got none.")
-    layers = _layers(workload) if known else ()
+    names = _names(workload) if known else {}
     for name in ("plan", "uniform"):
         if options.get(name) is not None:
-            _check_plan(name, workload, options[name], layers)
+            _check_plan(name, workload, options[name], names)
     if kind == "finetune":
         _check_recipe(options)
 
 
 def _check_plan(
-    name: str, workload: str, fields: Mapping[str, Any], layers: tuple[str, ...]
+    name: str, workload: str, fields: Mapping[str, Any], names: Mapping[str, tuple[str, ...]]
 ) -> None:
     try:
         plan = BitPlan(**fields)
     except (TypeError, AttributeError) as error:
         raise ValueError(f"{name} must hold the fields of a BitPlan, but {error}.") from error
-    strange = [layer for layer in plan.weight_bits if layer not in layers] if layers else []
-    differs = f"; the first layer that differs is {strange[0]!r}" if strange else ""
+    differs = remedy = ""
+    for kind, bits in (("layer", plan.weight_bits), ("activation", plan.activation_bits)):
+        known = names.get(kind, ())
+        strange = [one for one in bits if one not in known] if known else []
+        if strange and not differs:
+            differs = f"; the first {kind} that differs is {strange[0]!r}"
+            remedy = f"the {kind}s are {', '.join(known)}"
     if plan.workload != workload:
         raise ValueError(
             f"{name} must be for {workload!r}, got one for {plan.workload!r}{differs}."
         )
-    if strange:
+    if differs:
         raise ValueError(
-            f"{name} must be for {workload!r}, got one of another network{differs}: "
-            f"the layers are {', '.join(layers)}."
+            f"{name} must be for {workload!r}, got one of another network{differs}: {remedy}."
         )
 
 
-def _layers(workload: str) -> tuple[str, ...]:
-    """Names of a known workload's layers; none where no analysis has been stored."""
+def _names(workload: str) -> dict[str, tuple[str, ...]]:
+    """Layers and activations of a known workload; none where no analysis has been stored."""
     try:
-        return tuple(layer.name for layer in Analysis.load(stored_analysis(workload)).layers)
+        analysis = Analysis.load(stored_analysis(workload))
     except FormatError:
-        return ()
+        return {}
+    return {
+        "layer": tuple(layer.name for layer in analysis.layers),
+        "activation": tuple(activation.name for activation in analysis.activations),
+    }
 
 
 def _check_recipe(options: Mapping[str, Any]) -> None:
