@@ -6,25 +6,34 @@ to the URL at once. The analyses behind it are kept by the content of their file
 
 import hashlib
 import re
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import NoReturn
 
 import streamlit as st
 
 from engine import jobs
-from engine.analysis import Analysis
-from engine.results import FormatError
+from engine.analysis import COSTS, Analysis
+from engine.latency import LatencyTable
+from engine.results import BitPlan, FormatError
 from engine.workloads import stored_analysis, workload_names
 from hawq_viz.figures.finetune import MOST_RUNS
-from hawq_viz.viewmodels.plans import Study
+from hawq_viz.viewmodels.studies import COMPARED, Study, other_side
 
-STUDIES = 8  # kept in memory
+STUDIES = 16  # kept in memory
+TABLES = 16  # of latencies, likewise
+SEVERAL = "several"  # in place of a cost: budgets for several at once
+PLANNED = "plan"  # bits of what the cost does not choose: those picked over their own cost
 UNDOS = 50
 SECONDS_UNSEEN = 1.0  # within which a browser may not have seen our last change of its URL
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,120}")
 BITS = re.compile(r"[1-8]{1,1000}")
+FIXED = re.compile(rf"[1-8]|{PLANNED}")
+DIGEST = re.compile(r"[0-9a-f]{12}")
+MOST_LETTERS = 200  # of the name of an activation
 MOST_OVERLAID = MOST_RUNS - 1  # runs drawn over the watched one
 
 
@@ -34,44 +43,88 @@ class View:
 
     workload: str = ""  # none: the first there is
     analysis: str = ""  # run that made it; none: the one that comes with the workload
+    cost: str = ""  # that the frontier is drawn against; none: size
     size: float | None = None  # bytes the picked plan may have; none: the suggested one
+    activation_memory: float | None = None  # the same in the other costs
+    activation_peak: float | None = None
+    bops: float | None = None
+    latency: float | None = None
+    fixed: str = ""  # bits of what the cost does not choose; none: it stays float
+    table: str = ""  # of latencies
     run: str = ""  # the one watched
     overlay: str = ""  # runs drawn over it, parted by commas
-    bits: str = ""  # of an opened plan, a digit a layer; none: the frontier's plan of that size
+    bits: str = ""  # of an opened plan, a digit a layer; none: the frontier's plan of that budget
+    abits: str = ""  # the same of its activations
+    activation: str = ""  # the one looked at closely; none: the most sensitive
+    at: int | None = None  # bits at which it is
 
     @property
     def overlaid(self) -> tuple[str, ...]:
         """The runs drawn over the watched one."""
         return tuple(run for run in self.overlay.split(",") if run not in ("", self.run))
 
+    @property
+    def axis(self) -> str:
+        """The cost that the frontier is drawn against."""
+        return COMPARED if self.cost == SEVERAL else self.cost or "size"
+
+    @property
+    def budget(self) -> float | None:
+        """What the picked plan may cost of that."""
+        return getattr(self, self.axis)
+
+    @property
+    def budgets(self) -> dict[str, float]:
+        """All that was asked of costs."""
+        asked = {cost: getattr(self, cost) for cost in COSTS}
+        return {cost: budget for cost, budget in asked.items() if budget is not None}
+
+
+PICK = ("cost", *COSTS, "fixed", "table", "bits", "abits")  # what a plan is picked by
+
 
 def encode(view: View) -> dict[str, str]:
     """A view as query parameters; what is not chosen is left out."""
     chosen = {key: value for key, value in asdict(view).items() if value not in ("", None)}
-    if view.size is not None:
-        chosen["size"] = repr(view.size).removesuffix(".0")
-    return chosen
+    return {
+        key: repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+        for key, value in chosen.items()
+    }
 
 
 def decode(parameters: Mapping[str, str]) -> View:
     """Read a view from query parameters; what no view could have written is passed over."""
     found: dict[str, str | float] = {
-        name: parameters[name]
-        for name in ("workload", "analysis", "run")
-        if IDENTIFIER.fullmatch(parameters.get(name, ""))
+        name: parameters[name] for name, known in KNOWN.items() if known(parameters.get(name, ""))
     }
-    overlaid = parameters.get("overlay", "").split(",")
-    if len(overlaid) <= MOST_OVERLAID and all(map(IDENTIFIER.fullmatch, overlaid)):
-        found["overlay"] = ",".join(overlaid)
-    if BITS.fullmatch(parameters.get("bits", "")):
-        found["bits"] = parameters["bits"]
-    try:
-        size = float(parameters["size"])
-        if 0 < size < float("inf"):
-            found["size"] = size
-    except (KeyError, ValueError):
-        pass
+    for name in COSTS:
+        try:
+            budget = float(parameters[name])
+        except (KeyError, ValueError):
+            continue
+        if 0 < budget < float("inf"):
+            found[name] = budget
+    if parameters.get("at", "") in tuple("12345678"):
+        found["at"] = int(parameters["at"])
     return View(**found)  # type: ignore[arg-type]
+
+
+def _overlaid(text: str) -> bool:
+    runs = text.split(",")
+    return len(runs) <= MOST_OVERLAID and all(map(IDENTIFIER.fullmatch, runs))
+
+
+# What a text in the URL must be to be taken.
+KNOWN: dict[str, Callable[[str], object]] = {
+    **dict.fromkeys(("workload", "analysis", "run"), IDENTIFIER.fullmatch),
+    "cost": (*COSTS, SEVERAL).__contains__,
+    "fixed": FIXED.fullmatch,
+    "table": DIGEST.fullmatch,
+    "overlay": _overlaid,
+    "bits": BITS.fullmatch,
+    "abits": BITS.fullmatch,
+    "activation": lambda text: 0 < len(text) <= MOST_LETTERS and text.isprintable(),
+}
 
 
 def restore() -> None:
@@ -95,26 +148,46 @@ def _first_workload() -> str:
 def change(**chosen: str | float | None) -> None:
     """Look at something else; another workload takes nothing of the old one along.
 
-    A size that is picked takes the place of a plan that was opened.
+    A budget or a cost that is picked takes the place of a plan that was opened.
     """
     before = current()
-    if "size" in chosen:
-        chosen = {"bits": "", **chosen}
+    if not chosen.keys().isdisjoint({"cost", "fixed", *COSTS}):
+        chosen = {"bits": "", "abits": "", **chosen}
     after = replace(before, **chosen)  # type: ignore[arg-type]
     if after.workload != before.workload:
         after = View(workload=after.workload)
-    if (after.size, after.bits) != (before.size, before.bits):
+    was, now = ({name: getattr(view, name) for name in PICK} for view in (before, after))
+    if now != was:
         undo = st.session_state.setdefault("_undo", [])
-        undo.append({"size": before.size, "bits": before.bits})
+        undo.append(was)
         del undo[:-UNDOS]
     st.session_state["_view"] = after
     st.session_state["_written"] = time.monotonic()
     _write()
 
 
+def pick(cost: str, budget: float) -> None:
+    """Take the best plan within one budget, drawn against its cost."""
+    change(cost="" if cost == "size" else cost, **{cost: budget})
+
+
+def is_clear() -> bool:
+    """Whether the plan is the suggested one."""
+    view = current()
+    asked = view.budgets if view.cost == SEVERAL else view.budget
+    return not (asked or view.bits or view.abits)
+
+
+def clear() -> None:
+    """Back to the plan that the frontier of this cost suggests."""
+    costs = COSTS if current().cost == SEVERAL else (current().axis,)
+    change(**dict.fromkeys(costs))
+
+
 def reset() -> None:
     """Look at the sample network as it comes."""
-    change(workload=_first_workload(), analysis="", size=None, run="", overlay="")
+    fresh = asdict(View(workload=_first_workload()))
+    change(**fresh)
 
 
 def can_undo() -> bool:
@@ -156,8 +229,8 @@ def analysis_file(view: View) -> Path:
     return run.artefact("analysis.json")
 
 
-def require_study() -> Study:
-    """The chosen analysis with its frontier; where there is none, say what to do and stop."""
+def require_analysis() -> Analysis:
+    """The chosen analysis; where there is none, say what to do and stop."""
     view = current()
     try:
         path = analysis_file(view)
@@ -165,28 +238,129 @@ def require_study() -> Study:
             st.info(f"{view.workload} has not been analyzed yet.")
             st.page_link("../pages/sensitivity.py", label="Analyse it", icon=":material/search:")
             st.stop()
-        return study_of(path)
+        return _analysis(*_content(path))
     except ValueError as error:
-        st.error(str(error))
-        st.button(f"Back to {_first_workload()}", on_click=reset)
-        st.stop()
+        _lead_back(error)
 
 
-def study_of(path: Path) -> Study:
-    """Load an analysis file and work out its frontier, once for the same content.
+def require_study() -> Study:
+    """The chosen analysis with its frontier; where there is none, say what to do and stop.
+
+    An analysis without activations is drawn against size, whatever was chosen.
+    """
+    analysis, view = require_analysis(), current()
+    try:
+        cost = view.axis if analysis.activations else "size"
+        if cost == "latency" and latency_table(view) is None:
+            st.info("The times of the layers are not here any more: load the table again.")
+            st.page_link("../pages/frontier.py", label="To the table", icon=":material/timeline:")
+            st.stop()
+        content = _content(analysis_file(view))
+        return _study(*content, cost, _fixed(content, analysis, view, cost), view.table)
+    except ValueError as error:
+        _lead_back(error)
+
+
+def picked(study: Study) -> BitPlan:
+    """The plan of the view.
 
     Raises:
-        FormatError: If it is not a whole analysis.
+        ValueError: If several budgets cannot be met at once.
+    """
+    view = current()
+    if view.cost == SEVERAL and study.cost == COMPARED and not (view.bits or view.abits):
+        return study.within(view.budgets)
+    return study.plan(getattr(view, study.cost), view.bits, view.abits)
+
+
+def planned_inputs() -> dict[str, int]:
+    """Activation bits of the picked plan; none where it has none, or cannot be found."""
+    view = current()
+    if view.axis == "latency" and latency_table(view) is None:
+        return {}
+    try:
+        return picked(require_study()).activation_bits
+    except ValueError:  # budgets that cannot be met
+        return {}
+
+
+def keep_table(name: str, content: bytes) -> str:
+    """Keep a latency table while this server runs; its key for the view.
+
+    Raises:
+        FormatError: If it is none.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / Path(name).name
+        path.write_bytes(content)
+        try:
+            table = LatencyTable.load(path)
+        except FormatError as error:
+            raise FormatError(str(error).replace(f"{folder}/", "")) from error
+    tables, key = _tables(), hashlib.sha256(content).hexdigest()[:12]
+    tables[key] = replace(table, source=Path(name).name)
+    while len(tables) > TABLES:
+        del tables[next(iter(tables))]
+    return key
+
+
+def latency_table(view: View) -> LatencyTable | None:
+    """The latency table of a view, if it is still here."""
+    return _tables().get(view.table)
+
+
+@st.cache_resource(show_spinner=False)
+def _tables() -> dict[str, LatencyTable]:
+    return {}
+
+
+def _lead_back(error: ValueError) -> NoReturn:
+    st.error(str(error))
+    st.button(f"Back to {_first_workload()}", on_click=reset)
+    st.stop()
+
+
+def _fixed(
+    content: tuple[str, str], analysis: Analysis, view: View, cost: str
+) -> tuple[tuple[str, int], ...]:
+    """Bits of what the cost does not choose: uniform, or as picked over their own cost."""
+    side = other_side(cost) if analysis.activations else ""
+    if not (side and view.fixed):
+        return ()
+    inputs = side == "inputs"
+    if view.fixed == PLANNED:
+        own = "activation_memory" if inputs else "size"
+        plan = _study(*content, own, (), "").plan(getattr(view, own))
+    elif int(view.fixed) in analysis.bit_widths:
+        bits = int(view.fixed)
+        plan = analysis.uniform(None, bits) if inputs else analysis.uniform(bits)
+    else:
+        return ()
+    return tuple((plan.activation_bits if inputs else plan.weight_bits).items())
+
+
+def _content(path: Path) -> tuple[str, str]:
+    """A file and the digest of what is in it.
+
+    Raises:
+        FormatError: If it cannot be read.
     """
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        return str(path), hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise FormatError(
             f"{path} must be a saved analysis, but cannot be read: {error}."
         ) from error
-    return _study(str(path), digest)
+
+
+@st.cache_resource(max_entries=STUDIES, show_spinner=False)
+def _analysis(path: str, digest: str) -> Analysis:  # noqa: ARG001 — the digest is the cache's key
+    return Analysis.load(path)
 
 
 @st.cache_resource(max_entries=STUDIES, show_spinner="Finding the frontier …")
-def _study(path: str, digest: str) -> Study:  # noqa: ARG001 — the digest is the cache's key
-    return Study.of(Analysis.load(path))
+def _study(
+    path: str, digest: str, cost: str, fixed: tuple[tuple[str, int], ...], table: str
+) -> Study:
+    latency = _tables().get(table)
+    return Study.of(_analysis(path, digest), cost, fixed=dict(fixed), latency=latency)

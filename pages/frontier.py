@@ -1,57 +1,75 @@
-"""Size against Ω: pick a plan, see its bits."""
+"""A cost against Ω: pick a plan, see its bits."""
 
 import streamlit as st
 
 from hawq_viz import state
 from hawq_viz.components.chart import chart, clicked
+from hawq_viz.components.costs import (
+    budgets_form,
+    choose_cost,
+    latency_missing,
+    plan_says,
+    shown_plan,
+)
 from hawq_viz.components.plan import metrics, open_plan
 from hawq_viz.figures import frontier
-from hawq_viz.viewmodels import plans
+from hawq_viz.viewmodels import activations, costs, plans, studies
 
+choose_cost(state.require_analysis())
+if latency_missing():
+    st.stop()
 study = state.require_study()
 view = state.current()
-plan = study.plan(view.size, view.bits)
-slider = plans.size_slider(study, view.size)
+plan = shown_plan(study)
+several = view.cost == state.SEVERAL and study.cost == studies.COMPARED
+slider = studies.budget_slider(study, getattr(view, study.cost))
 
 
 def click() -> None:
-    """Take the best plan of the size that was clicked."""
-    state.change(size=clicked("frontier"))
+    """Take the best plan of the cost that was clicked."""
+    state.pick(study.cost, clicked("frontier"))
 
 
 def slide() -> None:
     """Take the best plan that fits."""
-    state.change(size=st.session_state["budget"] * slider.bytes_per_unit)
+    state.pick(study.cost, st.session_state["budget"] * slider.per_unit)
 
 
-st.subheader("Frontier: the best plan of every size")
-metrics(plans.summarize(study.analysis, plan))
+metrics(plans.summarize(study.analysis, plan, study.cost, study.latency))
 left, right = st.columns([3, 2], gap="medium")
 with left:
-    st.session_state["budget"] = slider.value
-    st.slider(
-        f"Size at most ({slider.unit})",
-        slider.low,
-        slider.high,
-        step=slider.step,
-        format=slider.format,
-        key="budget",
-        on_change=slide,
-        help="The keyboard's way to pick: the arrow keys go from plan to plan.",
-    )
+    if several:
+        budgets_form(study)
+    else:
+        st.session_state["budget"] = slider.value
+        st.slider(
+            costs.slider_label(study.cost, slider.unit),
+            slider.low,
+            slider.high,
+            step=slider.step,
+            format=slider.format,
+            key="budget",
+            on_change=slide,
+            help="The keyboard's way to pick: the arrow keys go from plan to plan.",
+        )
     chart(
-        frontier.frontier(study.analysis, study.frontier, picked=plan, overlays=study.overlays),
+        frontier.frontier(
+            study.analysis,
+            study.frontier,
+            cost=study.cost,
+            picked=plan,
+            overlays=study.overlays,
+            uniform=study.uniform,
+            limit=view.budget if several else None,
+        ),
         key="frontier",
         alt=plans.frontier_alt(study, plan),
-        how_to_read=(
-            "Each point is one choice of bits for all layers; none of its size has a smaller Ω. "
-            "**Click a point** to pick it. The gap up to the squares is what mixing bits gains. "
-            "The paper's rule never gives fewer bits where the trace is larger; greedy buys the "
-            "most Ω per byte, step by step."
-        ),
+        how_to_read=costs.how_to_read(study),
         table=plans.frontier_table(study),
         on_pick=click,
     )
+    if not study.analysis.activations:
+        st.caption(activations.without(study.analysis))
 with right:
     with st.container(horizontal=True, vertical_alignment="center", gap="xxsmall"):
         if st.button("Quantize this plan", icon=":material/compress:", type="primary"):
@@ -78,17 +96,16 @@ with right:
             "",
             icon=":material/close:",
             key="clear",
-            on_click=state.change,
-            kwargs={"size": None},
-            disabled=view.size is None and not view.bits,
+            on_click=state.clear,
+            disabled=state.is_clear(),
             help="Clear: back to the plan this page suggests",
         )
-    if view.bits:
-        st.caption(plans.opened_says(study, plan))
+    if says := plan_says(study, plan):
+        st.caption(says)
     chart(
         frontier.plan_bits(study.analysis, plan),
         key="plan_bits",
         alt=plans.plan_alt(plan),
-        how_to_read="Bits of each layer, from the input (top) to the output.",
+        how_to_read=costs.how_to_read_bits(plan),
         table=plans.plan_table(study.analysis, plan),
     )

@@ -7,8 +7,8 @@ from hawq_viz.components.plan import metrics
 from hawq_viz.components.quantize import quantize_page
 from hawq_viz.viewmodels import plans
 
-study, view = state.require_study(), state.current()
-summary = plans.summarize(study.analysis, study.plan(view.size, view.bits))
+study = state.require_study()
+summary = plans.summarize(study.analysis, state.picked(study), study.cost, study.latency)
 
 st.subheader("Quantize: launch the picked plan, and watch it")
 metrics(summary)

@@ -1,8 +1,10 @@
 """An analysis of made-up numbers, for drawing only: nothing here was measured."""
 
+from dataclasses import replace
+
 import numpy as np
 
-from engine.analysis import Analysis, LayerSensitivity
+from engine.analysis import ActivationSensitivity, Analysis, Histogram, LayerSensitivity
 from engine.results import Evaluation, Provenance, TraceEstimate, wilson_interval
 
 BATCHES = 8
@@ -17,6 +19,15 @@ LAYERS = (
     ("layer2.0.conv2", (32, 32, 3, 3), -0.01, 0.02, True),  # below its standard error
     ("fc", (10, 32), 0.2, 0.04, True),
 )
+
+# name, readers, shape, trace, its standard error, whether exact
+ACTIVATIONS = (
+    ("conv<1>", ("conv<1>",), (3, 8, 8), 0.4, 0.05, True),
+    ("layer1.0.conv1", ("layer1.0.conv1", "layer2.0.conv1"), (16, 8, 8), 0.02, 0.002, True),
+    ("layer1.0.conv2", ("layer1.0.conv2",), (16, 8, 8), 0.001, 0.004, True),  # below its error
+    ("fc", ("fc",), (32,), 0.3, 0.04, False),
+)
+SKIPPED = {"layer2.0.conv2": "its input is made by an operator that is not known"}
 
 
 def made_up_analysis(workload: str = "resnet20-cifar10", layers: tuple = LAYERS) -> Analysis:
@@ -47,6 +58,49 @@ def made_up_analysis(workload: str = "resnet20-cifar10", layers: tuple = LAYERS)
         batch_traces=np.tile([layer[2] for layer in layers], (BATCHES, 1)),
         batch_sizes=np.full(BATCHES, 32),
         provenance=PROVENANCE,
+    )
+
+
+def made_up_activations(analysis: Analysis, activations: tuple = ACTIVATIONS) -> Analysis:
+    """The same analysis, had it been asked for activations too."""
+    rng = np.random.default_rng(1)
+    records = []
+    for name, readers, shape, mean, sem, exact in activations:
+        n, image = int(np.prod(shape)), name == activations[0][0]
+        trace = TraceEstimate(mean, sem, BATCHES * 32, exact)
+        widths = analysis.bit_widths
+        scales = {b: 4.0 / (2**b - 1) for b in widths}
+        moved = {b: n * scales[b] ** 2 / 12 * float(rng.uniform(0.8, 1.2)) for b in widths}
+        first = {b: float(rng.normal()) * 1e-3 * scales[b] for b in widths}
+        values = rng.normal(0, 1, 4000) if image else rng.gamma(0.5, 1, 4000)
+        low = float(values.min()) if image else 0.0
+        counts, _ = np.histogram(values, 64, (low, float(values.max())))
+        records.append(
+            ActivationSensitivity(
+                name=name,
+                readers=readers,
+                shape=shape,
+                elements=n,
+                image=image,
+                signed=image,
+                trace=trace,
+                images=128,
+                perturbation=moved,
+                perturbation_sem={b: 0.02 * x for b, x in moved.items()},
+                first_order=first,
+                first_order_sem={b: abs(x) / 3 for b, x in first.items()},
+                omega={b: trace.for_omega * x for b, x in moved.items()},
+                grids={b: (s, float(round(2 / s)) if image else 0.0) for b, s in scales.items()},
+                histogram=Histogram(low, float(values.max()), tuple(map(int, counts))),
+            )
+        )
+    held = [tuple(range(i, min(i + 2, len(records)))) for i in range(max(1, len(records) - 1))]
+    return replace(
+        analysis,
+        activations=tuple(records),
+        activation_batch_traces=np.tile([x.trace.mean for x in records], (BATCHES, 1)),
+        alive=tuple(held),
+        skipped_activations=SKIPPED if activations is ACTIVATIONS else {},
     )
 
 

@@ -7,14 +7,17 @@ from dataclasses import replace
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up import made_up_analysis, made_up_evaluation
+from made_up import made_up_activations, made_up_analysis, made_up_evaluation
 from made_up_runs import FLOAT, ROUNDED, STEPS, opening, training
 
-from hawq_viz.figures import finetune, frontier, quantize, sensitivity, theme
+from engine.analysis import Histogram
+from engine.quantizers import Grid
+from hawq_viz.figures import costs, finetune, frontier, histogram, quantize, sensitivity, theme
 from hawq_viz.figures.finetune import Course
-from hawq_viz.viewmodels.plans import Study
+from hawq_viz.viewmodels.studies import Study
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +26,28 @@ def analysis():
 
 
 @pytest.fixture(scope="module")
+def both(analysis):
+    return made_up_activations(analysis)
+
+
+@pytest.fixture(scope="module")
 def study(analysis):
     return Study.of(analysis)
 
 
 @pytest.fixture(scope="module")
-def everything(analysis, study):
+def everything(analysis, both, study):
     line = study.frontier
     return {
+        "activation traces": sensitivity.activation_traces(both),
+        "activation omegas": sensitivity.activation_heatmap(both),
+        "halves": sensitivity.traces(both, half=True),
+        "half omegas": sensitivity.omega_heatmap(both, half=True),
+        "histogram": histogram.histogram(both.activations[0], 4),
+        "both bits": frontier.plan_bits(both, both.uniform(4, 8)),
+        "uniform": frontier.frontier(
+            both, line, uniform=[both.uniform(4)], picked=both.uniform(4, 8), limit=900.0
+        ),
         "traces": sensitivity.traces(analysis),
         "omegas": sensitivity.omega_heatmap(analysis),
         "frontier": frontier.frontier(analysis, line, picked=line.plan(3), overlays=study.overlays),
@@ -110,6 +127,61 @@ def test_traces_of_one_batch_have_no_bars():
     assert all(map(math.isfinite, figure.layout.yaxis.range))
 
 
+def test_an_activation_stands_at_its_first_reader_and_a_click_tells_which(both):
+    figure = sensitivity.activation_traces(both)
+    places = {x: picked for t in figure.data for x, picked in zip(t.x, t.customdata, strict=True)}
+    assert places == {both.names.index(x.name): i for i, x in enumerate(both.activations)}
+    assert figure.layout.xaxis.range == sensitivity.traces(both).layout.xaxis.range
+    trace = named(figure, "Hessian trace")
+    low, high = both.activations[0].trace.interval
+    assert trace.y[0] + trace.error_y.array[0] == pytest.approx(high)
+    assert trace.y[0] - trace.error_y.arrayminus[0] == pytest.approx(low)
+    assert list(named(figure, "Gauss-Newton trace").x) == [5]
+    assert list(named(figure, "too noisy: its standard error").y) == [0.004]
+    assert "read by layer2.0.conv1 too" in trace.hovertext[1]
+
+
+def test_the_activation_heatmap_holds_omega_with_the_first_order_term_beside_it(both):
+    heatmap = sensitivity.activation_heatmap(both).data[0]
+    found = both.activations[1]
+    assert heatmap.z[2][1] == pytest.approx(math.log10(found.omega[4]))
+    assert heatmap.customdata[2][1] == 10 * 1 + 4
+    says = heatmap.hovertext[2][1]
+    for text in (f"Ω = {theme.number(found.omega[4])}", theme.number(found.first_order[4])):
+        assert text in says
+    assert [row[3] for row in heatmap.z] == [None] * 7  # it reads another layer's input
+    weights = sensitivity.omega_heatmap(both, half=True).data[0]
+    assert (weights.zmin, weights.zmax) == (heatmap.zmin, heatmap.zmax)
+    assert (weights.showscale, heatmap.showscale) == (False, True)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_the_levels_are_those_of_the_engines_grid(both, bits):
+    for found in both.activations:
+        scale, zero_point = (torch.tensor([[x]]) for x in found.grids[bits])
+        grid = Grid(scale, zero_point, 0, 2**bits - 1)
+        known = torch.tensor(histogram.levels(found, bits))
+        assert torch.allclose(grid.round(known[None])[0], known, atol=1e-6)
+        assert len(known) == 2**bits
+
+
+def test_the_histogram_holds_every_value_and_tells_what_is_clipped(both):
+    found = replace(both.activations[1], grids={2: (0.5, 0.0)})
+    found = replace(found, histogram=Histogram(0.0, 4.0, (70, 20, 6, 4)))
+    figure = histogram.histogram(found, 2)
+    kept, cut = named(figure, "values"), named(figure, "clipped to the outermost level")
+    assert (list(kept.x), list(kept.y)) == ([0.5, 1.5], [0.7, 0.2])
+    assert (list(cut.x), list(cut.y)) == ([2.5, 3.5], [0.06, 0.04])  # beyond 1.5 + 0.25
+    assert histogram.clipped(found, 2) == pytest.approx(0.1)
+    assert "become 1.5, code 3" in cut.hovertext[0]
+    assert list(named(figure, "the 4 levels of 2 bits").x[::3]) == [0.0, 0.5, 1.0, 1.5]
+
+
+def test_a_histogram_of_one_value_can_be_drawn(both):
+    nothing = replace(both.activations[1], histogram=Histogram(0.0, 1.0, (0, 0)))
+    assert math.isfinite(histogram.histogram(nothing, 4).layout.yaxis.range[0])
+
+
 def test_heatmap_is_the_logarithm_of_omega_and_says_omega(analysis):
     heatmap = sensitivity.omega_heatmap(analysis).data[0]
     omega = analysis.layers[1].omega[4]
@@ -140,7 +212,9 @@ def test_a_click_on_any_drawn_point_leads_to_that_plan(analysis, study):
 
 
 def test_overlays_lie_on_or_above_the_frontier(analysis, study):
-    figure = frontier.frontier(analysis, study.frontier, overlays=study.overlays)
+    figure = frontier.frontier(
+        analysis, study.frontier, overlays=study.overlays, uniform=study.uniform
+    )
     for name in ("the paper's monotone rule", "greedy", "uniform bits"):
         trace = named(figure, name)
         for cost, omega in zip(trace.customdata, trace.y, strict=True):
@@ -173,6 +247,54 @@ def test_bits_are_printed_and_one_width_has_one_colour(analysis, study):
     assert list(map(int, bars.text)) == list(plan.weight_bits.values()) == list(bars.x)
     assert len(set(zip(bars.text, bars.marker.color, strict=True))) == len(set(bars.text))
     assert bars.marker.color[0] == theme.bits_colour(plan.weight_bits["conv<1>"])
+
+
+def test_both_bit_widths_of_a_layer_stand_beside_each_other(both):
+    plan = both.uniform(4, 6)
+    weights, inputs = frontier.plan_bits(both, plan).data
+    assert list(weights.text) == ["4"] * 6
+    assert list(inputs.text) == ["8", "6", "6", "6", "float", "6"]  # the image; one was not found
+    assert list(inputs.x) == [8, 6, 6, 6, 0, 6]
+    assert list(inputs.marker.opacity) == [1, 1, 1, 0.4, 1, 1]  # read by an earlier layer too
+    assert "as the input of layer1.0.conv1" in inputs.hovertext[3]
+    assert (weights.xaxis, inputs.xaxis) == ("x", "x2")
+    floats = frontier.plan_bits(both, both.uniform(None, 6)).data[0]
+    assert set(floats.text) == {"float"}
+
+
+def test_uniform_plans_are_marked_by_their_bits_at_their_cost(both, study):
+    plans = [both.uniform(4, 8), both.uniform(4, 4), both.uniform(8, 8)]
+    figure = frontier.frontier(both, study.frontier, cost="bops", uniform=plans, picked=plans[0])
+    marks = named(figure, "uniform bits")
+    assert list(marks.text) == ["W4A8", "W4A4", "W8A8"]
+    assert list(marks.customdata) == [plan.costs["bops"] for plan in plans]
+    assert named(figure, "this plan").customdata == (plans[0].costs["bops"],)
+
+
+@pytest.mark.parametrize(
+    ("cost", "value", "text"),
+    [
+        ("size", 2048, "2.0 KiB"),
+        ("activation_peak", 3 * 2**20, "3.00 MiB"),
+        ("bops", 1.2345e9, "1.23 G"),
+        ("bops", 12, "12.00"),
+        ("latency", 0.5, "0.50 ms"),
+    ],
+)
+def test_costs_for_people(cost, value, text):
+    assert costs.cost_text(cost, value) == text
+
+
+def test_plans_for_people(both):
+    assert costs.plan_text(both.uniform(4, 6)) == "weights 4×6; inputs 8 6×3"
+    assert costs.plan_text(both.uniform(4)) == "bits 4×6"
+    assert costs.uniform_text(both.uniform(None, 6)) == "A6"
+    mixed = both.plan_of(
+        {name: 4 + i for i, name in enumerate(both.names[:4])}
+        | {both.names[4]: 2, both.names[5]: 2},
+        both.uniform(4, 6).activation_bits,
+    )
+    assert costs.uniform_text(mixed) == "A6"
 
 
 def test_accuracies_stand_with_their_intervals():

@@ -14,7 +14,8 @@ from engine.jobs.folders import new_run
 from engine.jobs.turns import take_ticket
 from hawq_viz import state
 from hawq_viz.viewmodels import measured, plans, runs
-from hawq_viz.viewmodels.plans import Study, summarize
+from hawq_viz.viewmodels.plans import summarize
+from hawq_viz.viewmodels.studies import Study
 
 APP = Path(__file__).parents[1] / "hawq_viz" / "app.py"
 STUDY = Study.of(made_up_analysis())
@@ -146,6 +147,7 @@ class TestSensitivity:
         app.number_input(key="analyze_seed").set_value(7)
         app.button[0].click().run()
         told = {"data": "full", "bit_widths": [*range(2, 9)], "relative_sem": 0.25, "seed": 7}
+        told["activations"] = True
         assert launched == [("analyze", WORKLOAD, told)]
         assert app.query_params["run"] == jobs.list_runs()[0].id
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hawq_viz.state import View, decode, encode
+from engine.analysis import COSTS
+from hawq_viz.state import PLANNED, SEVERAL, View, decode, encode
 
 identifiers = st.one_of(
     st.just(""), st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}", fullmatch=True)
@@ -16,7 +17,24 @@ sizes = st.one_of(st.none(), st.floats(min_value=0.125, max_value=1e15))
 overlays = st.lists(identifiers.filter(bool), max_size=5).map(",".join)
 
 
-@given(st.builds(View, identifiers, identifiers, sizes, identifiers, overlays, opened))
+views = st.builds(
+    View,
+    workload=identifiers,
+    analysis=identifiers,
+    cost=st.sampled_from(("", *COSTS, SEVERAL)),
+    **dict.fromkeys(COSTS, sizes),
+    fixed=st.sampled_from(("", "2", "8", PLANNED)),
+    table=st.one_of(st.just(""), st.from_regex(r"[0-9a-f]{12}", fullmatch=True)),
+    run=identifiers,
+    overlay=overlays,
+    bits=opened,
+    abits=opened,
+    activation=st.one_of(st.just(""), st.sampled_from(("conv<1>", "layer1.0 é/ü", "a&b=c"))),
+    at=st.one_of(st.none(), st.integers(1, 8)),
+)
+
+
+@given(views)
 def test_a_view_comes_back_from_its_url(view):
     parameters = encode(view)
     assert all(isinstance(value, str) and value for value in parameters.values())
@@ -55,6 +73,33 @@ def test_what_could_not_be_an_overlay_is_passed_over(overlay):
 def test_the_watched_run_is_not_drawn_over_itself():
     assert View(run="a", overlay="b,a,c").overlaid == ("b", "c")
     assert View().overlaid == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("cost", "money"),
+        ("fixed", "9"),
+        ("fixed", "plans"),
+        ("table", "../etc"),
+        ("abits", "0"),
+        ("activation", "x" * 201),
+        ("activation", "a\nb"),
+        ("at", "0"),
+        ("at", "44"),
+        ("bops", "-1"),
+        ("latency", "nan"),
+    ],
+)
+def test_what_no_view_could_have_written_is_passed_over(name, text):
+    assert decode({name: text}) == View()
+
+
+def test_a_view_knows_its_axis_and_its_budgets():
+    assert (View().axis, View(size=3.0).budget) == ("size", 3.0)
+    several = View(cost=SEVERAL, size=100.0, bops=7.0)
+    assert (several.axis, several.budget) == ("bops", 7.0)
+    assert several.budgets == {"size": 100.0, "bops": 7.0}
 
 
 def test_parameters_of_others_are_passed_over():

@@ -8,11 +8,12 @@ import pytest
 from made_up import made_up_analysis
 
 from engine.corrections import CORRECTIONS
+from engine.placements import SUMS
 from engine.recipe import Recipe
 from engine.rounding import ROUNDINGS
 from hawq_viz.viewmodels import training
 from hawq_viz.viewmodels.measured import ROUNDING
-from hawq_viz.viewmodels.plans import Study
+from hawq_viz.viewmodels.studies import Study
 
 ANALYSIS = made_up_analysis()
 PLAN = Study.of(ANALYSIS).plan(None)
@@ -150,4 +151,4 @@ def test_the_table_of_a_long_loss_is_short():
 
 def test_the_ways_to_round_are_the_engines():
     known = {name: tuple(words) for name, (_, words) in ROUNDING.items()}
-    assert known == {"rounding": ROUNDINGS, "correction": CORRECTIONS}
+    assert known == {"rounding": ROUNDINGS, "correction": CORRECTIONS, "sums": SUMS}

@@ -11,7 +11,8 @@ from made_up import made_up_analysis, made_up_evaluation
 
 from engine.results import BitPlan
 from hawq_viz.viewmodels import analyses, measured, plans, runs
-from hawq_viz.viewmodels.plans import Study, size_slider, summarize
+from hawq_viz.viewmodels.plans import summarize
+from hawq_viz.viewmodels.studies import Study, budget_slider
 
 ANALYSIS = made_up_analysis()
 STUDY = Study.of(ANALYSIS)
@@ -59,7 +60,7 @@ def test_the_suggested_plan_is_as_small_as_uniform_four_bits():
 
 @given(sizes)
 def test_the_slider_holds_the_size_on_its_grid(size):
-    slider = size_slider(STUDY, size)
+    slider = budget_slider(STUDY, size)
     assert slider.low <= slider.value <= slider.high
     assert slider.low * 1024 >= SMALLEST
     for value in (slider.low, slider.value, slider.high):
@@ -70,16 +71,16 @@ def test_the_slider_holds_the_size_on_its_grid(size):
 
 def test_each_step_of_the_slider_stays_where_it_was_put():
     # Were it to follow the plan's own size instead, it could stick between two plans.
-    first = size_slider(STUDY, None)
+    first = budget_slider(STUDY, None)
     value = first.low
     while value + first.step <= first.high:
         value = round(value + first.step, 9)
-        assert size_slider(STUDY, value * first.bytes_per_unit).value == pytest.approx(value)
+        assert budget_slider(STUDY, value * first.per_unit).value == pytest.approx(value)
 
 
 def test_a_network_with_one_plan_has_a_slider_all_the_same():
     one = Study.of(replace(ANALYSIS, bit_widths=(8,)))
-    slider = size_slider(one, None)
+    slider = budget_slider(one, None)
     assert slider.low <= slider.value <= slider.high
     assert slider.low < slider.high
 
@@ -179,7 +180,13 @@ def test_a_plan_that_cannot_be_opened_says_why():
 
 def test_an_analyze_run_is_told_shares_not_per_cent():
     told = analyses.analyze_options("full", [8, 2], 15, 3)
-    assert told == {"data": "full", "bit_widths": [2, 8], "relative_sem": 0.15, "seed": 3}
+    assert told == {
+        "data": "full",
+        "bit_widths": [2, 8],
+        "relative_sem": 0.15,
+        "seed": 3,
+        "activations": True,
+    }
     with pytest.raises(ValueError, match="must name at least one bit width, got none: choose some"):
         analyses.analyze_options("full", [], 15, 3)
 

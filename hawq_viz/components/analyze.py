@@ -3,6 +3,7 @@
 import streamlit as st
 
 from engine import jobs
+from engine.analysis import COSTS
 from engine.results import BIT_WIDTHS
 from hawq_viz import state
 from hawq_viz.components.runs import REFUSED, delete_button, next_button, refusal, watch
@@ -41,6 +42,12 @@ def analyze_form() -> None:
             help="Half the error takes four times the images; each is used once at most.",
         )
         st.number_input("Seed", 0, 2**31 - 1, 0, key="analyze_seed")
+        st.checkbox(
+            "Inputs of layers too",
+            value=True,
+            key="analyze_activations",
+            help="Their traces come from the same backward passes as those of the weights.",
+        )
         st.form_submit_button("Analyse", type="primary", on_click=_launch, width="stretch")
 
 
@@ -56,6 +63,7 @@ def _launch() -> None:
                 chosen["analyze_bits"],
                 chosen["analyze_error"],
                 chosen["analyze_seed"],
+                chosen["analyze_activations"],
             ),
         )
     except ValueError as error:
@@ -80,7 +88,7 @@ def analyze_run() -> None:
                 st.button(
                     "Show it",
                     on_click=state.change,
-                    kwargs={"analysis": run.id, "size": None},
+                    kwargs={"analysis": run.id, **dict.fromkeys(COSTS)},
                     type="primary",
                     width="stretch",
                 )

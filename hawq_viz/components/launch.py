@@ -12,6 +12,12 @@ from hawq_viz.viewmodels.training import CHOICES, NUMBERS, WHOLE, finetune_optio
 
 DATA = {"sample": "The sample", "full": "All (fetched once)"}
 TYPED = "typed_"  # how the keys of the inputs begin
+LOOKS = "Looks at 512 of the training images, without their labels."
+ROUNDING_HELP = {
+    "rounding": LOOKS,
+    "correction": LOOKS,
+    "sums": "An integer kernel needs what enters an addition or a concatenation on one scale.",
+}
 A_ROW = 4  # inputs of the custom recipe beside each other
 
 
@@ -75,7 +81,9 @@ def _remember() -> None:
 
 def _rounding() -> None:
     """How weights are rounded before any training."""
-    for (name, (label, known)), cell in zip(ROUNDING.items(), st.columns(2), strict=True):
+    for (name, (label, known)), cell in zip(
+        ROUNDING.items(), st.columns(len(ROUNDING)), strict=True
+    ):
         cell.selectbox(
             label,
             list(known),
@@ -83,7 +91,7 @@ def _rounding() -> None:
             placeholder=known[next(iter(known))],
             format_func=known.get,
             key=TYPED + name,
-            help="Looks at 512 of the training images, without their labels.",
+            help=ROUNDING_HELP[name],
         )
 
 

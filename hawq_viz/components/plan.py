@@ -8,17 +8,31 @@ from hawq_viz.viewmodels.plans import Summary, opened_plan
 
 
 def metrics(summary: Summary) -> None:
-    """Size, compression, Ω, predicted loss increase, and the uniform plan to beat."""
-    size, smaller, omega, loss, rival = st.columns(5)
-    size.metric("Size of the weights", summary.size)
-    smaller.metric("Smaller than float32", summary.compression, help=summary.average_bits)
-    omega.metric("Ω", summary.omega, help="Σ over the layers of average trace × ‖Q(W) − W‖².")
-    loss.metric("Predicted loss rise, ½Ω", f"+{summary.loss_increase}")
-    rival.metric(
-        f"{summary.rival_name}, {summary.rival_size}",
+    """All costs of the plan, Ω, predicted loss increase, and the uniform plan to beat."""
+    further = summary.further
+    columns = iter(st.columns(4 + max(1, len(further))))
+    smaller = f"{summary.compression} smaller than float32: {summary.average_bits}."
+    next(columns).metric(
+        "Weights" if further else "Size of the weights", summary.size, help=smaller
+    )
+    for name, (text, explained) in further.items():
+        next(columns).metric(name, text, help=explained)
+    if not further:
+        compressed = next(columns)
+        compressed.metric("Smaller than float32", summary.compression, help=summary.average_bits)
+    next(columns).metric(
+        "Ω",
+        summary.omega,
+        help="Σ over the layers of average trace × ‖Q(W) − W‖², and over their inputs the same.",
+    )
+    next(columns).metric(
+        "½Ω" if further else "Predicted loss rise, ½Ω", f"+{summary.loss_increase}"
+    )
+    next(columns).metric(
+        summary.rival_name if further else f"{summary.rival_name}, {summary.rival_size}",
         f"{summary.ratio} the Ω",
-        help="The smallest uniform plan that is not smaller than this one. Above 1× this plan is "
-        "the better of the two.",
+        help=f"The cheapest uniform plan that is not cheaper ({summary.rival_size}). Above 1× "
+        "this plan is the better of the two.",
     )
 
 
@@ -38,5 +52,9 @@ def open_plan(analysis: Analysis) -> None:
             st.error(str(error))
             return
     st.session_state["_opened"] = file.file_id
-    state.change(size=plan.size_bytes, bits="".join(map(str, plan.weight_bits.values())))
+    state.change(
+        size=plan.size_bytes,
+        bits="".join(map(str, plan.weight_bits.values())),
+        abits="".join(map(str, plan.activation_bits.values())),
+    )
     st.rerun()

@@ -11,7 +11,7 @@ from hawq_viz.components.launch import launch_form
 from hawq_viz.components.runs import delete_button, next_button, watch
 from hawq_viz.components.training import training_charts, training_outcome
 from hawq_viz.figures import frontier, quantize
-from hawq_viz.viewmodels import measured, plans, runs, training
+from hawq_viz.viewmodels import costs, measured, plans, runs, training
 
 
 def quantize_page(analysis: Analysis, summary: plans.Summary) -> None:
@@ -125,6 +125,6 @@ def _bits(analysis: Analysis, plan: BitPlan) -> None:
         frontier.plan_bits(analysis, plan),
         key="quantized_bits",
         alt=plans.plan_alt(plan),
-        how_to_read="Bits of each layer, from the input (top) to the output.",
+        how_to_read=costs.how_to_read_bits(plan),
         table=plans.plan_table(analysis, plan),
     )

@@ -1,8 +1,9 @@
-"""Size against Ω: the exact frontier, what other rules reach, and one plan layer by layer."""
+"""Cost against Ω: the exact frontier, what other rules reach, and one plan layer by layer."""
 
 from collections.abc import Sequence
 from functools import lru_cache
 from html import escape
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from engine.analysis import Analysis
 from engine.frontier import Frontier, Overlay
 from engine.results import BitPlan
+from hawq_viz.figures.costs import NAMES, Unit, cost_of, cost_text, plan_text, uniform_text, unit
 from hawq_viz.figures.theme import (
     BLUE,
     GREEN,
@@ -26,7 +28,6 @@ from hawq_viz.figures.theme import (
 )
 
 DRAWN = 600  # points of a line at most: more cannot be told apart, and cost time at every click
-KIB, MIB = 2**10, 2**20
 LINES = {
     "monotone": ("the paper's monotone rule", ORANGE, "dash"),
     "greedy": ("greedy", GREEN, "dot"),
@@ -37,27 +38,33 @@ def frontier(
     analysis: Analysis,
     line: Frontier,
     *,
+    cost: str = "size",
     picked: BitPlan | None = None,
     overlays: Sequence[Overlay] = (),
+    uniform: Sequence[BitPlan] = (),
+    limit: float | None = None,
 ) -> go.Figure:
-    """Weight size against Ω (log): the frontier as a step line, and what other rules reach.
+    """A cost against Ω (log): the frontier as a step line, and what other rules reach.
 
     Every drawn point carries its cost, so that a click can be turned into the best plan of that
     cost. At most `DRAWN` points of a line are drawn; the picked plan is drawn exactly.
 
     Args:
         analysis: What the plans were made from.
-        line: Its frontier over size.
+        line: Its frontier over that cost.
+        cost: One of `engine.analysis.COSTS`.
         picked: The plan to mark, on the frontier or not.
         overlays: Of the same costs and Ω.
+        uniform: Plans with the same bits everywhere, to mark by them.
+        limit: A budget in this cost, to draw as an upright line.
     """
-    divisor, unit = (MIB, "MiB") if line.cost[-1] >= 4 * MIB else (KIB, "KiB")
-    floats = 4 * analysis.parameters
+    scale = unit(cost, float(line.cost[-1]))
+    axis = f"{NAMES[cost]} ({scale.name})" if scale.name else NAMES[cost]
     figure = themed(
         404,
         margin={"l": 70, "r": 12, "t": 14, "b": 52},
-        uirevision="frontier",
-        xaxis={"title": {"text": f"size of the weights ({unit})"}},
+        uirevision=f"frontier over {cost}",
+        xaxis={"title": {"text": axis}},
         yaxis={
             "type": "log",
             "title": {"text": "Ω, lower is better"},
@@ -69,14 +76,14 @@ def frontier(
     )
     drawn = thinned(line.cost, line.omega)
     figure.add_scatter(
-        x=(line.cost[drawn] / divisor).tolist(),
+        x=(line.cost[drawn] / scale.divisor).tolist(),
         y=line.omega[drawn].tolist(),
         customdata=line.cost[drawn].tolist(),
         mode="lines+markers",
-        name="exact frontier",
+        name="exact frontier" if not _tolerance(line) else "frontier",
         line={"shape": "hv", "color": BLUE, "width": 3},
         marker={"size": 5, "color": BLUE},
-        hovertext=_drawn_texts(line, floats, divisor, unit),
+        hovertext=_drawn_texts(line, cost, 4 * analysis.parameters),
         hoverinfo="text",
     )
     for overlay in overlays:
@@ -85,44 +92,28 @@ def frontier(
         name, colour, dash = LINES[overlay.name]
         drawn = thinned(overlay.cost, overlay.omega)
         figure.add_scatter(
-            x=(overlay.cost[drawn] / divisor).tolist(),
+            x=(overlay.cost[drawn] / scale.divisor).tolist(),
             y=overlay.omega[drawn].tolist(),
             customdata=overlay.cost[drawn].tolist(),
             mode="lines",
             name=name,
             line={"shape": "hv", "color": colour, "width": 2, "dash": dash},
-            hovertemplate=f"{name}<br>%{{x:.1f}} {unit}, Ω %{{y:.3g}}<extra></extra>",
+            hovertemplate=f"{name}<br>%{{x:.1f}} {scale.name}, Ω %{{y:.3g}}<extra></extra>",
         )
     for overlay in overlays:
-        if overlay.name != "uniform":
-            continue
-        widths = [analysis.bit_widths[option] for option in overlay.choices[:, 0]]
-        figure.add_scatter(
-            x=(overlay.cost / divisor).tolist(),
-            y=overlay.omega.tolist(),
-            customdata=overlay.cost.tolist(),
-            mode="markers+text",
-            name="uniform bits",
-            text=[f"{bits} bits" for bits in widths],
-            textposition="top right",
-            textfont={"size": 12.5, "color": INK},
-            cliponaxis=False,
-            marker={
-                "size": 9,
-                "symbol": "square",
-                "color": VERMILION,
-                "line": {"color": PAPER, "width": 1},
-            },
-            hovertemplate=(
-                f"uniform %{{text}}<br>%{{x:.1f}} {unit}, Ω %{{y:.3g}}"
-                "<br>click: the best plan of this size<extra></extra>"
-            ),
-        )
+        if overlay.name == "uniform":
+            widths = [analysis.bit_widths[option] for option in overlay.choices[:, 0]]
+            names = [f"{bits} bits" for bits in widths]
+            _add_uniform(figure, overlay.cost.tolist(), overlay.omega.tolist(), names, scale)
+    if uniform:
+        costs = [cost_of(plan, cost) for plan in uniform]
+        omegas, names = [plan.omega for plan in uniform], list(map(uniform_text, uniform))
+        _add_uniform(figure, costs, omegas, names, scale)
     if picked is not None:
         figure.add_scatter(
-            x=[picked.size_bytes / divisor],
+            x=[cost_of(picked, cost) / scale.divisor],
             y=[picked.omega],
-            customdata=[picked.size_bytes],
+            customdata=[cost_of(picked, cost)],
             mode="markers",
             name="this plan",
             marker={
@@ -131,23 +122,62 @@ def frontier(
                 "color": "rgba(0,114,178,0.25)",
                 "line": {"color": INK, "width": 2.5},
             },
-            hovertext=[_about(picked, floats, divisor, unit)],
+            hovertext=[_about(picked, cost, 4 * analysis.parameters)],
             hoverinfo="text",
+        )
+    if limit is not None:
+        figure.add_vline(
+            limit / scale.divisor,
+            line={"color": INK, "width": 1.5, "dash": "dot"},
+            annotation={"text": "budget", "font": {"size": 12}},
+            annotation_position="bottom right",
         )
     return figure
 
 
+def _tolerance(line: Frontier) -> float:
+    """The share of the cost range by which a frontier may have passed plans over."""
+    return float(line.plan(0).made_by.get("tolerance") or 0.0) if line.plan_of else 0.0
+
+
+def _add_uniform(
+    figure: go.Figure, costs: list[float], omegas: list[float], names: list[str], scale: Unit
+) -> None:
+    figure.add_scatter(
+        x=[cost / scale.divisor for cost in costs],
+        y=omegas,
+        customdata=costs,
+        mode="markers+text",
+        name="uniform bits",
+        text=names,
+        textposition="top right",
+        textfont={"size": 12.5, "color": INK},
+        cliponaxis=False,
+        marker={
+            "size": 9,
+            "symbol": "square",
+            "color": VERMILION,
+            "line": {"color": PAPER, "width": 1},
+        },
+        hovertemplate=(
+            f"uniform %{{text}}<br>%{{x:.4g}} {scale.name}, Ω %{{y:.3g}}"
+            "<br>click: the best plan that costs no more<extra></extra>"
+        ),
+    )
+
+
 @lru_cache(maxsize=8)
-def _drawn_texts(line: Frontier, floats: float, divisor: int, unit: str) -> list[str]:
+def _drawn_texts(line: Frontier, cost: str, floats: float) -> list[str]:
     """Hover texts of a frontier, which stay when another plan is picked."""
     drawn = thinned(line.cost, line.omega)
-    return [_about(line.plan(int(i)), floats, divisor, unit) for i in drawn]
+    return [_about(line.plan(int(i)), cost, floats) for i in drawn]
 
 
-def _about(plan: BitPlan, floats: float, divisor: int, unit: str) -> str:
+def _about(plan: BitPlan, cost: str, floats: float) -> str:
+    smaller = f", {floats / plan.size_bytes:.1f}× smaller" if cost == "size" else ""
     return (
-        f"<b>{plan.size_bytes / divisor:,.2f} {unit}</b>, {floats / plan.size_bytes:.1f}× smaller"
-        f"<br>Ω {number(plan.omega)}<br>bits {escape(plan.summary)}"
+        f"<b>{cost_text(cost, cost_of(plan, cost))}</b>{smaller}"
+        f"<br>Ω {number(plan.omega)}<br>{escape(plan_text(plan)).replace('; ', '<br>')}"
     )
 
 
@@ -173,42 +203,102 @@ def thinned(
 
 
 def plan_bits(analysis: Analysis, plan: BitPlan) -> go.Figure:
-    """Bits of each layer, forward order from the top; the number is printed beside its colour."""
-    layers = analysis.layers
-    bits = [plan.weight_bits[layer.name] for layer in layers]
-    return themed(
-        max(400, 19 * len(layers) + 8),
+    """Bits of each layer, forward order from the top; the number is printed beside its colour.
+
+    Where the plan rounds activations, a second panel has the bits of what each layer reads; an
+    activation that an earlier layer reads too is pale.
+    """
+    layers, both = analysis.layers, bool(plan.activation_bits)
+    panel: dict[str, Any] = {"range": [0, 9.4 if both else 8.5], "visible": False}
+    figure = themed(
+        max(400, 19 * len(layers) + 8 + 20 * both),
         margin={
             "l": 14 + 6 * max(len(label(name)) for name in analysis.names),
             "r": 4,
-            "t": 4,
+            "t": 24 if both else 4,
             "b": 4,
         },
-        xaxis={"range": [0, 8.5], "visible": False},
+        xaxis={**panel, "domain": [0, 0.49 if both else 1]},
+        **({"xaxis2": {**panel, "domain": [0.51, 1]}} if both else {}),
         yaxis=layer_axis(
             analysis.names, range=[len(layers) - 0.5, -0.5], ticks="", ticklabelstandoff=4
         ),
         bargap=0.16,
         showlegend=False,
-    ).add_bar(
-        x=bits,
-        y=list(range(len(layers))),
+    )
+    _add_bars(figure, "x", [_weight_bar(analysis, plan, i) for i in range(len(layers))])
+    if both:
+        _add_bars(figure, "x2", [_input_bar(analysis, plan, name) for name in analysis.names])
+        for axis, title in (("x", "weights"), ("x2", "inputs")):
+            figure.add_annotation(
+                text=f"<b>{title}</b>",
+                x=0,
+                xref=f"{axis} domain",
+                xanchor="left",
+                y=1,
+                yref="paper",
+                yanchor="bottom",
+                showarrow=False,
+            )
+    return figure
+
+
+Bar = tuple[int | None, float, str]  # bits, none for float; opacity; hover text
+
+
+def _add_bars(figure: go.Figure, axis: str, bars: Sequence[Bar]) -> None:
+    """One bar a layer."""
+    figure.add_bar(
+        x=[bits or 0 for bits, _, _ in bars],
+        y=list(range(len(bars))),
+        xaxis=axis,
         orientation="h",
         marker={
-            "color": [bits_colour(b) for b in bits],
+            "color": [bits_colour(bits or 1) for bits, _, _ in bars],
+            "opacity": [opacity for _, opacity, _ in bars],
             "line": {"color": INK, "width": 0.8},
         },
-        text=[str(b) for b in bits],
+        text=[str(bits or "float") for bits, _, _ in bars],
         textposition="outside",
         textfont={"size": 13, "color": INK},
         cliponaxis=False,
-        hovertext=[
-            f"<b>{escape(layer.name)}</b>: {b} bits<br>{escape(layer.kind)} "
-            f"{'×'.join(map(str, layer.shape))}, {layer.parameters:,} weights<br>"
-            f"{layer.parameters * b / 8 / plan.size_bytes:.1%} of the plan's size<br>"
-            f"Ω {number(layer.omega[b])}, "
-            f"{layer.omega[b] / plan.omega if plan.omega else 0:.1%} of the plan's"
-            for layer, b in zip(layers, bits, strict=True)
-        ],
+        hovertext=[about for _, _, about in bars],
         hoverinfo="text",
     )
+
+
+def _weight_bar(analysis: Analysis, plan: BitPlan, place: int) -> Bar:
+    layer = analysis.layers[place]
+    named = f"<b>{escape(layer.name)}</b>"
+    bits = plan.weight_bits.get(layer.name)
+    if bits is None:
+        return None, 1.0, f"{named}: its weights stay float"
+    return (
+        bits,
+        1.0,
+        f"{named}: {bits} bits<br>{escape(layer.kind)} "
+        f"{'×'.join(map(str, layer.shape))}, {layer.parameters:,} weights<br>"
+        f"{layer.parameters * bits / 8 / plan.size_bytes:.1%} of the plan's size<br>"
+        + _share(layer.omega[bits], plan),
+    )
+
+
+def _input_bar(analysis: Analysis, plan: BitPlan, name: str) -> Bar:
+    found = next((x for x in analysis.activations if name in x.readers), None)
+    if found is None or found.name not in plan.activation_bits:
+        return None, 1.0, f"<b>input of {escape(name)}</b> stays float"
+    bits = plan.activation_bits[found.name]
+    own = found.name == name
+    shared = "" if own else f"<br>rounded once, as the input of {escape(found.name)}"
+    image = ", the network's input" if found.image else ""
+    return (
+        bits,
+        1.0 if own else 0.4,
+        f"<b>input of {escape(name)}</b>: {bits} bits{image}{shared}<br>"
+        f"{'×'.join(map(str, found.shape))}, {cost_text('size', found.elements * bits / 8)} "
+        f"an image<br>" + _share(found.omega[bits], plan),
+    )
+
+
+def _share(omega: float, plan: BitPlan) -> str:
+    return f"Ω {number(omega)}, {omega / plan.omega if plan.omega else 0:.1%} of the plan's"

@@ -45,6 +45,7 @@ def settings(analysis: Analysis) -> dict[str, str]:
         "Estimator": ESTIMATORS.get(analysis.estimator, analysis.estimator),
         "Images seen": f"{analysis.images:,}, each once",
         "Mini-batches": f"{len(analysis.batch_sizes):,}",
+        "Inputs of layers": _activations(analysis),
         "Error reached": (
             f"{analysis.median_relative_sem:.0%} in the median layer, "
             f"{analysis.worst_relative_sem:.0%} in the worst; asked for {analysis.relative_sem:.0%}"
@@ -58,6 +59,14 @@ def settings(analysis: Analysis) -> dict[str, str]:
         "Made": made.created.replace("T", " "),
         "Command": made.command,
     }
+
+
+def _activations(analysis: Analysis) -> str:
+    found = analysis.activations
+    if not found:
+        return "not measured"
+    rounded = ", ".join(sorted({f"{x.images:,}" for x in found}))
+    return f"{len(found)} tensors, each rounded on {rounded} images"
 
 
 def trace_table(analysis: Analysis) -> pd.DataFrame:
@@ -112,7 +121,11 @@ def omegas_alt(analysis: Analysis) -> str:
 
 
 def analyze_options(
-    data: str, bit_widths: Iterable[int], error_percent: float, seed: int
+    data: str,
+    bit_widths: Iterable[int],
+    error_percent: float,
+    seed: int,
+    activations: bool = True,
 ) -> dict[str, Any]:
     """What an analyze run is told.
 
@@ -126,6 +139,7 @@ def analyze_options(
         "bit_widths": widths,
         "relative_sem": error_percent / 100,
         "seed": int(seed),
+        "activations": activations,
     }
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from engine.analysis import Analysis
 from engine.results import BitPlan, Evaluation
 from hawq_viz.viewmodels.plans import FLOAT_BITS, KIB, Summary, size_text
+from hawq_viz.viewmodels.runs import bits_text
 
 if TYPE_CHECKING:
     from engine.jobs import RunView
@@ -24,6 +25,10 @@ ROUNDING = {
     "correction": (
         "Correction of outputs",
         {"none": "none", "bias": "of their mean", "batch_norm": "of mean and spread"},
+    ),
+    "sums": (
+        "What is added",
+        {"float": "on scales of its own", "integer": "on one scale, for integers"},
     ),
 }
 
@@ -59,8 +64,7 @@ def network_names(options: Mapping[str, Any]) -> dict[str, str]:
     plan, uniform = options["plan"], options.get("uniform")
     names = {"float": "float32", "plan": f"HAWQ-V2, {size_text(plan['size_bytes'])}"}
     if uniform:
-        bits = next(iter(uniform["weight_bits"].values()))
-        names["uniform"] = f"uniform {bits} bits, {size_text(uniform['size_bytes'])}"
+        names["uniform"] = f"{bits_text(uniform)}, {size_text(uniform['size_bytes'])}"
     return names
 
 

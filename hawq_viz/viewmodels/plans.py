@@ -2,102 +2,19 @@
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import pandas as pd
 
-from engine.analysis import Analysis
-from engine.frontier import (
-    Frontier,
-    Overlay,
-    greedy_path,
-    monotone_frontier,
-    uniform_points,
-)
+from engine.analysis import COSTS, Analysis
+from engine.choices import OF_ACTIVATIONS, OF_WEIGHTS
+from engine.latency import LatencyTable
 from engine.results import BitPlan
+from hawq_viz.figures.costs import NAMES, cost_of, cost_text, in_a_row, plan_text, uniform_text
+from hawq_viz.viewmodels.studies import SHORT, Study, uniform_plans
 
 FLOAT_BITS = 32
-KIB, MIB = 2**10, 2**20
+KIB = 2**10
 TABLE_ROWS = 41  # of a frontier that may hold ten thousands of plans
-SLIDER_STEPS = 400  # about, from the smallest plan to the largest
-
-
-@dataclass(frozen=True, eq=False)
-class Study:
-    """One analysis and what follows from it, worked out once for all pages."""
-
-    analysis: Analysis
-    frontier: Frontier
-    overlays: tuple[Overlay, ...]
-
-    @classmethod
-    def of(cls, analysis: Analysis) -> "Study":
-        """Find the frontier over size, and what other rules would choose."""
-        _, costs, omegas = analysis.options("size")
-        traces = [layer.trace.for_omega for layer in analysis.layers]
-        overlays = (
-            uniform_points(costs, omegas),
-            monotone_frontier(costs, omegas, traces),
-            greedy_path(costs, omegas),
-        )
-        return cls(analysis, analysis.frontier("size"), overlays)
-
-    @cached_property
-    def suggested(self) -> int:
-        """Where to start looking: the best plan as small as uniform 4 bits, or near it."""
-        bits = min(self.analysis.bit_widths, key=lambda width: abs(width - 4))
-        return self.frontier.index_within(self.analysis.uniform(bits).size_bytes)
-
-    def point(self, size: float | None) -> int:
-        """The frontier point of a size in bytes: the best not larger, or the suggested one."""
-        if size is None:
-            return self.suggested
-        return self.frontier.index_within(max(size, float(self.frontier.cost[0])))
-
-    def plan(self, size: float | None, bits: str = "") -> BitPlan:
-        """The plan with these bits, a digit a layer; without any, that of the size's point."""
-        layers, widths = self.analysis.names, self.analysis.bit_widths
-        chosen = tuple(map(int, bits))
-        if len(chosen) == len(layers) and set(chosen) <= set(widths):
-            weight_bits = dict(zip(layers, chosen, strict=True))
-            return self.analysis.plan_of(weight_bits, made_by={"opened": True})
-        return self.frontier.plan(self.point(size))
-
-    def above_frontier(self, plan: BitPlan) -> float:
-        """Ω of a plan over the least there is at its size; 1 on the frontier."""
-        best = self.frontier.omega[self.point(plan.size_bytes)]
-        return float(plan.omega / best) if best else 1.0
-
-
-@dataclass(frozen=True)
-class Slider:
-    """Ends, step and value of the size slider, in its unit."""
-
-    low: float
-    high: float
-    step: float
-    value: float
-    unit: str
-    bytes_per_unit: int
-    format: str  # of its value, as printf takes it
-
-
-def size_slider(study: Study, size: float | None) -> Slider:
-    """A slider of sizes in bytes with round steps, from the smallest plan to the largest.
-
-    Its value is the size asked for, not the plan's, so that no step is lost between two plans.
-    """
-    cost = study.frontier.cost
-    size = float(cost[study.suggested]) if size is None else min(max(size, cost[0]), cost[-1])
-    unit, divisor = ("MiB", MIB) if cost[-1] >= 4 * MIB else ("KiB", KIB)
-    span = (cost[-1] - cost[0]) / divisor
-    step = 10.0 ** math.floor(math.log10(span / SLIDER_STEPS)) if span else 0.1
-    step *= next(m for m in (1, 2, 5, 10) if step * m * SLIDER_STEPS >= span) if span else 1
-    low, high = (math.ceil(end / divisor / step - 1e-9) * step for end in (cost[0], cost[-1]))
-    value = math.ceil(size / divisor / step - 1e-9) * step
-    digits = max(0, -math.floor(math.log10(step)))
-    low, high, value = (round(x, digits) for x in (low, max(high, low + step), value))
-    return Slider(low, high, round(step, digits), value, unit, divisor, f"%.{digits}f")
 
 
 @dataclass(frozen=True)
@@ -105,8 +22,8 @@ class Summary:
     """One plan in the words and numbers of its page."""
 
     plan: BitPlan
-    rival: BitPlan  # uniform, the smallest that is not smaller
-    rival_bits: int
+    rival: BitPlan  # uniform, the cheapest that is not cheaper
+    cost: str  # by which it is the rival
     float_bytes: float
 
     @property
@@ -123,6 +40,17 @@ class Summary:
     def average_bits(self) -> str:
         """Bits a weight."""
         return f"{FLOAT_BITS * self.plan.size_bytes / self.float_bytes:.2f} bits a weight"
+
+    @property
+    def further(self) -> dict[str, tuple[str, str]]:
+        """The plan's other costs, where it rounds activations: short name → text, explanation."""
+        if not self.plan.activation_bits:
+            return {}
+        return {
+            SHORT[cost]: (cost_text(cost, self.plan.costs[cost]), EXPLAINED[cost])
+            for cost in COSTS
+            if cost != "size" and cost in self.plan.costs
+        }
 
     @property
     def omega(self) -> str:
@@ -145,25 +73,68 @@ class Summary:
         return f"{self.omega_ratio:.2f}×" if self.omega_ratio < 100 else f"{self.omega_ratio:,.0f}×"
 
     @property
+    def rival_bits(self) -> int:
+        """Bits of the uniform plan's weights, or else of its activations."""
+        return list((self.rival.weight_bits or self.rival.activation_bits).values())[-1]
+
+    @property
     def rival_name(self) -> str:
         """The uniform plan, named by its bits."""
-        return f"Uniform {self.rival_bits} bits"
+        return f"Uniform {uniform_text(self.rival)}"
 
     @property
     def rival_size(self) -> str:
-        """The uniform plan's size."""
-        same = abs(self.rival.size_bytes - self.plan.size_bytes) < 1
-        return "same size" if same else size_text(self.rival.size_bytes)
+        """What the uniform plan costs."""
+        rival, own = cost_of(self.rival, self.cost), cost_of(self.plan, self.cost)
+        if abs(rival - own) < max(1e-6 * own, self.cost == "size"):
+            return "same size" if self.cost == "size" else "same cost"
+        return cost_text(self.cost, rival)
 
 
-def summarize(analysis: Analysis, plan: BitPlan) -> Summary:
-    """Compare a plan with float32 and with the uniform plan of the nearest not smaller size."""
-    widths = analysis.bit_widths
-    uniform = [(bits, analysis.uniform(bits)) for bits in widths]
-    bits, rival = next(
-        (pair for pair in uniform if pair[1].size_bytes >= plan.size_bytes - 0.5), uniform[-1]
-    )
-    return Summary(plan, rival, bits, analysis.parameters * FLOAT_BITS / 8)
+EXPLAINED = {
+    "activation_memory": "All inputs of layers for one image, at their bits.",
+    "activation_peak": "The inputs of layers that are held at once for one image, at most.",
+    "bops": "Bit operations of one image: Σ multiply-accumulates · bits of the weight · bits of "
+    "the input.",
+    "latency": "Σ over the layers of the times in the table.",
+}
+
+
+def summarize(
+    analysis: Analysis,
+    plan: BitPlan,
+    cost: str | None = None,
+    latency: LatencyTable | None = None,
+) -> Summary:
+    """Compare a plan with float32 and with the cheapest uniform plan that is not cheaper.
+
+    Args:
+        analysis: It was made from.
+        plan: Any of this network.
+        cost: By which to compare; by default size, or bit operations where both sides are rounded.
+        latency: Times of the layers, for the cost of that name.
+    """
+    known = [cost] if cost is not None and _knows(plan, cost) else []
+    for cost in (*known, _usual_cost(plan)):  # a latency table may lack times of uniform plans
+        fixed = plan.activation_bits if cost in OF_WEIGHTS else plan.weight_bits
+        if rivals := uniform_plans(analysis, cost, fixed, latency):
+            break
+    enough = (x for x in rivals if cost_of(x, cost) >= cost_of(plan, cost) * (1 - 1e-9) - 1e-9)
+    rival = next(enough, rivals[-1])
+    return Summary(plan, rival, cost, analysis.parameters * FLOAT_BITS / 8)
+
+
+def _knows(plan: BitPlan, cost: str) -> bool:
+    """Whether a plan has bits for everything that a cost chooses, and the cost itself."""
+    weights = bool(plan.weight_bits) or cost not in OF_WEIGHTS
+    inputs = bool(plan.activation_bits) or cost not in OF_ACTIVATIONS
+    return weights and inputs and (cost == "size" or cost in plan.costs)
+
+
+def _usual_cost(plan: BitPlan) -> str:
+    if not plan.activation_bits:
+        return "size"
+    return "bops" if plan.weight_bits else "activation_memory"
 
 
 def short(value: float, digits: int) -> str:
@@ -174,7 +145,7 @@ def short(value: float, digits: int) -> str:
 
 def size_text(size_bytes: float) -> str:
     """Bytes in KiB, or in MiB from one on."""
-    return f"{size_bytes / MIB:,.2f} MiB" if size_bytes >= MIB else f"{size_bytes / KIB:,.1f} KiB"
+    return cost_text("size", size_bytes)
 
 
 def frontier_table(study: Study) -> pd.DataFrame:
@@ -185,27 +156,53 @@ def frontier_table(study: Study) -> pd.DataFrame:
     plans = [study.frontier.plan(point) for point in points]
     return pd.DataFrame(
         {
+            **_further_cost(plan, study.cost),
             "size (KiB)": plan.size_bytes / KIB,
             "Ω": plan.omega,
             "predicted loss increase": plan.omega / 2,
-            "bits in forward order": plan.summary,
+            "bits in forward order": plan_text(plan).removeprefix("bits "),
         }
         for plan in plans
     )
 
 
+def _further_cost(plan: BitPlan, cost: str) -> dict[str, float]:
+    if cost == "size":
+        return {}
+    bytes_ = COSTS[cost] == "bytes"
+    name = f"{NAMES[cost]} ({'KiB' if bytes_ else COSTS[cost]})"
+    return {name: cost_of(plan, cost) / (KIB if bytes_ else 1)}
+
+
 def plan_table(analysis: Analysis, plan: BitPlan) -> pd.DataFrame:
-    """One row a layer: its bits, and its share of the plan's size and Ω."""
-    return pd.DataFrame(
-        {
+    """One row a layer: the bits of its weights and of its input, and their shares of the costs.
+
+    What stays float has 32 bits and no Ω. An activation that several layers read is counted once.
+    """
+    read = {name: x for x in analysis.activations for name in x.readers}
+    rows = []
+    for layer in analysis.layers:
+        bits = plan.weight_bits.get(layer.name, FLOAT_BITS)
+        row = {
             "layer": layer.name,
-            "bits": plan.weight_bits[layer.name],
+            "bits": bits,
             "weights": layer.parameters,
-            "size (KiB)": layer.parameters * plan.weight_bits[layer.name] / 8 / KIB,
-            "Ω": layer.omega[plan.weight_bits[layer.name]],
+            "size (KiB)": layer.parameters * bits / 8 / KIB,
+            "Ω": layer.omega.get(bits, 0.0),
         }
-        for layer in analysis.layers
-    )
+        if plan.activation_bits:
+            x = read.get(layer.name)
+            input_bits = plan.activation_bits.get(x.name, FLOAT_BITS) if x else FLOAT_BITS
+            own = x is not None and x.name == layer.name
+            row |= {
+                "bits of its input": input_bits,
+                "values of its input": x.elements if x and own else 0,
+                "input (KiB)": x.elements * input_bits / 8 / KIB if x and own else 0.0,
+                "Ω of its input": x.omega.get(input_bits, 0.0) if x and own else 0.0,
+                "bit operations": layer.macs * bits * input_bits,
+            }
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def opened_plan(name: str, content: bytes, analysis: Analysis) -> BitPlan:
@@ -229,15 +226,18 @@ def opened_plan(name: str, content: bytes, analysis: Analysis) -> BitPlan:
             f"{name} must be a plan for {analysis.workload}, got one for {plan.workload}: "
             "choose that network in the sidebar first."
         )
-    return analysis.plan_of(plan.weight_bits)
+    return analysis.plan_of(plan.weight_bits, plan.activation_bits)
 
 
 def opened_says(study: Study, plan: BitPlan) -> str:
     """What an opened plan gives away against the frontier."""
+    if not study.comparable(plan):
+        return "Opened plan: it rounds other things than the plans of this frontier."
     ratio = study.above_frontier(plan)
     if ratio < 1.0005:
         return "Opened plan: it lies on this analysis' frontier."
-    return f"Opened plan: {ratio:.2f}× the Ω of the best plan that is not larger."
+    than = "is not larger" if study.cost == "size" else "costs no more"
+    return f"Opened plan: {ratio:.2f}× the Ω of the best plan that {than}."
 
 
 def plan_file(plan: BitPlan) -> bytes:
@@ -254,14 +254,22 @@ def plan_file(plan: BitPlan) -> bytes:
 def frontier_alt(study: Study, plan: BitPlan) -> str:
     """The frontier chart in words."""
     cost, omega = study.frontier.cost, study.frontier.omega
+    name, by = NAMES[study.cost].capitalize(), study.cost
+    others = "Uniform bits, the paper's rule and greedy" if study.overlays else "Uniform bits"
     return (
-        f"Size against Ω, log axis: {len(study.frontier):,} plans from {size_text(cost[0])} with "
-        f"Ω {omega[0]:.2g} to {size_text(cost[-1])} with Ω {omega[-1]:.2g}; picked: "
-        f"{size_text(plan.size_bytes)} with Ω {plan.omega:.2g}. Uniform bits, the paper's rule and "
-        "greedy lie on or above it. The slider below picks plans from the keyboard."
+        f"{'Size' if by == 'size' else name} against Ω, log axis: {len(study.frontier):,} plans "
+        f"from {cost_text(by, cost[0])} with Ω {omega[0]:.2g} to {cost_text(by, cost[-1])} with "
+        f"Ω {omega[-1]:.2g}; picked: {cost_text(by, cost_of(plan, by))} with Ω {plan.omega:.2g}. "
+        f"{others} lie on or above it. The slider above picks plans from the keyboard."
     )
 
 
 def plan_alt(plan: BitPlan) -> str:
     """The bits of a plan in words."""
-    return f"Bits of each layer from input to output: {plan.summary}."
+    if not plan.activation_bits:
+        return f"Bits of each layer from input to output: {plan.summary}."
+    return (
+        "Bits of each layer's weights, from input to output: "
+        f"{in_a_row(plan.weight_bits) or 'float'}; of what layers read: "
+        f"{in_a_row(plan.activation_bits)}."
+    )

@@ -1,9 +1,9 @@
 """Any run in words: what it is, how far, and what to do next."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.results import BitPlan
 from hawq_viz.viewmodels.plans import size_text
@@ -20,6 +20,7 @@ RECIPES = {
 NO_RECIPE = "post"  # a run of kind "quantize": rounded and measured, nothing trained
 QUANTIZING = ("quantize", "finetune")  # kinds of run that follow a plan
 LIVE = ("queued", "running")
+BITS_OF = ("weight_bits", "activation_bits")  # fields of a plan
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,7 @@ def asks_first(run: "RunView", plan: BitPlan) -> bool:
     """Whether what a run asks for comes before a launch of the picked plan."""
     if run.state in LIVE:
         return True
-    same = run.options["plan"]["weight_bits"] == plan.weight_bits
-    return same and next_action(run).name != "another"
+    return is_of(run, plan) and next_action(run).name != "another"
 
 
 def state_text(run: "RunView") -> str:
@@ -82,12 +82,14 @@ def run_name(run: "RunView") -> str:
     """A run of a plan for a legend: size, bits, recipe, seed."""
     plan = run.options["plan"]
     recipe = RECIPES[recipe_of(run)].partition(":")[0].lower()
-    parts = [size_text(plan["size_bytes"]), bits_text(plan["weight_bits"]), recipe]
+    parts = [size_text(plan["size_bytes"]), bits_text(plan), recipe]
     quantizer = plan.get("quantizer", {})
     if quantizer.get("rounding", "nearest") != "nearest":
         parts.append(f"{quantizer['rounding']} rounding")
     if quantizer.get("correction", "none") != "none":
         parts.append(f"{quantizer['correction'].replace('_', ' ')} corrected")
+    if quantizer.get("sums", "float") != "float":
+        parts.append(f"{quantizer['sums']} sums")
     if run.kind == "finetune":
         parts.append(f"seed {run.options.get('seed') or 0}")
     return " · ".join(parts)
@@ -100,7 +102,7 @@ def listed_name(run: "RunView", plan: BitPlan | None = None) -> str:
         "",
     )
     told = outcome if run.state == "finished" else run.state
-    picked = plan is not None and run.options["plan"]["weight_bits"] == plan.weight_bits
+    picked = plan is not None and is_of(run, plan)
     mark = " · picked plan" if picked else ""
     return f"{run_name(run)}: {told}{mark} ({when(run)})"
 
@@ -116,10 +118,28 @@ def recipe_of(run: "RunView") -> str:
     return recipe if recipe in RECIPES else "custom"
 
 
-def bits_text(weight_bits: dict[str, int]) -> str:
-    """Bits of a plan in a word or two."""
-    low, high = min(weight_bits.values()), max(weight_bits.values())
-    return f"uniform {low} bits" if low == high else f"{low}–{high} bits"
+def bits_text(plan: Mapping[str, Any]) -> str:
+    """Bits of a plan, given by its fields, in a word or two.
+
+    The first activation is the network's input, which may keep its own bits.
+    """
+    weights, inputs = (list(plan.get(name, {}).values()) for name in BITS_OF)
+    if not inputs:
+        return ("uniform " if len(set(weights)) == 1 else "") + f"{_span(weights)} bits"
+    inputs = inputs[1:] or inputs
+    sides = [f"{side}{_span(bits)}" for side, bits in (("W", weights), ("A", inputs)) if bits]
+    same = all(len(set(bits)) <= 1 for bits in (weights, inputs))
+    return f"uniform {''.join(sides)}" if same else " ".join(sides)
+
+
+def _span(bits: Sequence[int]) -> str:
+    low, high = min(bits), max(bits)
+    return str(low) if low == high else f"{low}–{high}"
+
+
+def is_of(run: "RunView", plan: BitPlan) -> bool:
+    """Whether a run is of a plan's bits."""
+    return all(run.options["plan"].get(name, {}) == getattr(plan, name) for name in BITS_OF)
 
 
 def when(run: "RunView") -> str:
@@ -142,9 +162,7 @@ def runs_of(
     return [
         run
         for run in seen
-        if run.kind in kinds
-        and run.workload == workload
-        and (plan is None or run.options["plan"]["weight_bits"] == plan.weight_bits)
+        if run.kind in kinds and run.workload == workload and (plan is None or is_of(run, plan))
     ]
 
 

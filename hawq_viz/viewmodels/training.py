@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from engine.recipe import BATCH_NORMS, OPTIMIZERS, STEP_SIZES, Recipe
+from engine.recipe import ACTIVATION_RANGES, BATCH_NORMS, OPTIMIZERS, STEP_SIZES, Recipe
 from engine.results import BitPlan, Evaluation
 from hawq_viz.figures.finetune import Course, thinned
 from hawq_viz.viewmodels.measured import ROUNDING, overlap, rounded_so, than
@@ -24,6 +24,7 @@ CHOICES = {
     "optimizer": ("Optimizer", OPTIMIZERS),
     "step_sizes": ("Step sizes", STEP_SIZES),
     "batch_norm": ("Batch norm", BATCH_NORMS),
+    "activation_ranges": ("Ranges of inputs", ACTIVATION_RANGES),
 }
 NUMBERS = {
     "epochs": "Epochs",
@@ -99,7 +100,7 @@ def training_table(shown: Sequence["RunView"], parameters: int) -> pd.DataFrame:
                 continue
             plan = run.options["plan"]
             whole = name == "float"
-            bits = f"{FLOAT_BITS} bits" if whole else bits_text(plan["weight_bits"])
+            bits = f"{FLOAT_BITS} bits" if whole else bits_text(plan)
             low, high = found.interval
             size = parameters * FLOAT_BITS / 8 if whole else plan["size_bytes"]
             rows.append(
@@ -128,8 +129,8 @@ def training_verdict(run: "RunView", others: Iterable["RunView"] = ()) -> str:
         if (rival := trained(other).get("finetuned")) is None:
             continue
         ahead = 100 * (tuned.value - rival.value)
-        bits = bits_text(other.options["plan"]["weight_bits"])
-        same = bits == bits_text(run.options["plan"]["weight_bits"])
+        bits = bits_text(other.options["plan"])
+        same = bits == bits_text(run.options["plan"])
         says += f", {abs(ahead):.1f} {than(-ahead)} {run_name(other) if same else bits}"
         if overlap(tuned.interval, rival.interval):
             says += " (95 % intervals overlap)"

@@ -1,0 +1,93 @@
+"""The choice of a cost, and of what it leaves as it is, in words."""
+
+import csv
+import io
+
+from engine.analysis import Analysis
+from engine.results import BitPlan
+from hawq_viz.figures.costs import NAMES
+from hawq_viz.viewmodels.studies import Study, other_side
+
+CHOICES = {
+    "size": "Cost: size of the weights",
+    "bops": "Cost: BOPS",
+    "activation_memory": "Cost: activation memory",
+    "activation_peak": "Cost: activation peak",
+    "latency": "Cost: latency (your table)",
+    "several": "Several costs at once",
+}
+HEADINGS = {
+    "size": "Frontier: the best plan of every size",
+    "bops": "Frontier: the best plan of all BOPS",
+    "activation_memory": "Frontier: the best plan of all memories",
+    "activation_peak": "Frontier: the best plan of all peaks",
+    "latency": "Frontier: the best plan of all latencies",
+    "several": "Frontier: the best plan within budgets",
+}
+COLUMNS = ("layer", "w_bits", "a_bits", "ms")
+TABLE_HELP = (
+    "A CSV with the columns layer, w_bits, a_bits, ms: how long each layer takes at each pair of "
+    "bits. It is kept while this server runs."
+)
+
+
+def heading(cost: str) -> str:
+    """The page's title over a cost."""
+    return HEADINGS[cost]
+
+
+def fixed_choices(analysis: Analysis, cost: str) -> dict[str, str]:
+    """What may be said of the bits that a cost does not choose; nothing where it chooses all."""
+    side = other_side(cost) if cost in CHOICES and cost != "several" else ""
+    if not side:
+        return {}
+    name, own = side.capitalize(), "activation memory" if side == "inputs" else "size"
+    uniform = {str(bits): f"{name}: {bits} bits" for bits in reversed(analysis.bit_widths)}
+    return {"": f"{name}: float", "plan": f"{name}: as picked over {own}", **uniform}
+
+
+def empty_table(analysis: Analysis) -> str:
+    """A latency table of this network with every row it needs, and no times."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    read = {name for x in analysis.activations for name in x.readers}
+    for layer in analysis.layers:
+        for bits in analysis.bit_widths:
+            for input_bits in analysis.bit_widths if layer.name in read else (32,):
+                rows.writerow((layer.name, bits, input_bits, ""))
+    return text.getvalue()
+
+
+def slider_label(cost: str, unit: str) -> str:
+    """What the budget slider sets."""
+    name = "size" if cost == "size" else NAMES[cost]
+    return f"{name.capitalize()} at most ({unit})" if unit else f"{name.capitalize()} at most"
+
+
+def how_to_read(study: Study) -> str:
+    """The line under the frontier."""
+    says = (
+        "Each point is one choice of bits for all layers; none of its size has a smaller Ω. "
+        "**Click a point** to pick it. The gap up to the squares is what mixing bits gains. "
+    )
+    if study.cost != "size":
+        says = says.replace("of its size", "that costs no more")
+    if study.overlays:
+        says += (
+            "The paper's rule never gives fewer bits where the trace is larger; greedy buys the "
+            "most Ω per byte, step by step."
+        )
+    if tolerance := study.tolerance:
+        says += f"Plans within {tolerance:.2g} of the range of costs may have been passed over."
+    return says
+
+
+def how_to_read_bits(plan: BitPlan) -> str:
+    """The line under the bits of a plan."""
+    if not plan.activation_bits:
+        return "Bits of each layer, from the input (top) to the output."
+    return (
+        "Bits of each layer's weights, and of what it reads, from the input (top) to the output. "
+        "Pale: an earlier layer reads the same."
+    )

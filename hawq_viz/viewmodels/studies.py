@@ -1,0 +1,299 @@
+"""One analysis over one cost: its frontier, what other rules reach, and the plan that is picked."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+
+from engine.analysis import COSTS, Analysis
+from engine.choices import OF_ACTIVATIONS, OF_WEIGHTS
+from engine.frontier import Frontier, Overlay, greedy_path, monotone_frontier
+from engine.latency import LatencyTable
+from engine.results import BitPlan
+from hawq_viz.figures.costs import NAMES, cost_of, cost_text, unit
+
+SLIDER_STEPS = 400  # about, from the cheapest plan to the dearest
+BOTH = (4, 8)  # bits of weights and of inputs in the uniform plan where they differ
+COMPARED = "bops"  # the cost that plans for several costs are drawn over
+
+
+def chooses_both(cost: str) -> bool:
+    """Whether a cost chooses the bits of weights and of activations."""
+    return cost in OF_WEIGHTS and cost in OF_ACTIVATIONS
+
+
+def other_side(cost: str) -> str:
+    """What a cost does not choose: weights, inputs, or nothing."""
+    if chooses_both(cost):
+        return ""
+    return "inputs" if cost in OF_WEIGHTS else "weights"
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """One analysis over one cost and what follows, worked out once for all pages."""
+
+    analysis: Analysis
+    cost: str
+    frontier: Frontier
+    overlays: tuple[Overlay, ...]  # of other rules
+    uniform: tuple[BitPlan, ...]  # by rising cost
+    fixed: Mapping[str, int]  # bits of what the cost does not choose; none for float
+    latency: LatencyTable | None = None
+
+    @classmethod
+    def of(
+        cls,
+        analysis: Analysis,
+        cost: str = "size",
+        *,
+        fixed: Mapping[str, int] | None = None,
+        latency: LatencyTable | None = None,
+    ) -> "Study":
+        """Find the frontier over a cost, and what other rules would choose.
+
+        Args:
+            analysis: Its activations are only needed by costs other than size.
+            cost: One of `engine.analysis.COSTS`.
+            fixed: Bits of what the cost does not choose, by layer or activation; float if none.
+            latency: Times of the layers, for the cost of that name.
+
+        Raises:
+            ValueError: If the analysis or the table lacks what the cost needs.
+        """
+        fixed = {} if chooses_both(cost) else dict(fixed or {})
+        side = "activations" if other_side(cost) == "inputs" else "weights"
+        known = {side: fixed, "latency": latency}
+        frontier = analysis.frontier(cost, **{name: x for name, x in known.items() if x})
+        uniform = uniform_plans(analysis, cost, fixed, latency)
+        overlays = _overlays(analysis, fixed) if cost == "size" else ()
+        return cls(analysis, cost, frontier, overlays, uniform, fixed, latency)
+
+    @cached_property
+    def suggested(self) -> int:
+        """Where to start looking: the best plan as cheap as uniform 4 bits, or near it."""
+        if not self.uniform:
+            return len(self.frontier) // 2
+        near = min(self.uniform, key=lambda plan: sum(abs(b - 4) for b in _chosen(plan, self.cost)))
+        return self.frontier.index_within(
+            max(cost_of(near, self.cost), float(self.frontier.cost[0]))
+        )
+
+    def point(self, budget: float | None) -> int:
+        """The frontier point of a budget: the best not dearer, or the suggested one."""
+        if budget is None:
+            return self.suggested
+        return self.frontier.index_within(max(budget, float(self.frontier.cost[0])))
+
+    def plan(self, budget: float | None, bits: str = "", input_bits: str = "") -> BitPlan:
+        """The plan with these bits, a digit a layer or activation; else that of the budget."""
+        analysis = self.analysis
+        weights = _digits(bits, analysis.names, analysis.bit_widths)
+        inputs = _digits(input_bits, [x.name for x in analysis.activations], analysis.bit_widths)
+        if weights or inputs:
+            opened = {"opened": True}
+            return analysis.plan_of(weights, inputs, latency=self.latency, made_by=opened)
+        return self.frontier.plan(self.point(budget))
+
+    def within(self, budgets: Mapping[str, float]) -> BitPlan:
+        """The best plan within several budgets at once; without any, the suggested one.
+
+        Raises:
+            ValueError: If no plan meets them all.
+        """
+        if not budgets:
+            return self.plan(None)
+        return _within(self, tuple(budgets.items()))
+
+    @property
+    def tolerance(self) -> float:
+        """The share of the range of costs by which the frontier may have passed plans over."""
+        return float(self.frontier.plan(0).made_by.get("tolerance") or 0.0)
+
+    def above_frontier(self, plan: BitPlan) -> float:
+        """Ω of a plan over the least there is at its cost; 1 on the frontier."""
+        best = self.frontier.omega[self.point(cost_of(plan, self.cost))]
+        return float(plan.omega / best) if best else 1.0
+
+    def comparable(self, plan: BitPlan) -> bool:
+        """Whether the frontier's plans keep the same things float as this one."""
+        own = self.frontier.plan(0)
+        return (bool(own.weight_bits), bool(own.activation_bits)) == (
+            bool(plan.weight_bits),
+            bool(plan.activation_bits),
+        )
+
+    def frees(self, cost: str) -> tuple[float, float]:
+        """The cheapest and the dearest there is in another cost, with all bits to choose."""
+        ends = [_ends(self.analysis, bits, self.latency) for bits in _extremes(self.analysis)]
+        return ends[0][cost], ends[1][cost]
+
+
+@lru_cache(maxsize=16)
+def _within(study: Study, budgets: tuple[tuple[str, float], ...]) -> BitPlan:
+    return study.analysis.within(dict(budgets), latency=study.latency)
+
+
+def _extremes(analysis: Analysis) -> tuple[int, int]:
+    return analysis.bit_widths[0], analysis.bit_widths[-1]
+
+
+def _ends(analysis: Analysis, bits: int, latency: LatencyTable | None) -> dict[str, float]:
+    both = bits if analysis.activations else None
+    return analysis.uniform(bits, both, latency=latency).costs
+
+
+def _digits(digits: str, names: tuple[str, ...] | list[str], widths: tuple[int, ...]) -> dict:
+    """Bits by name, of a digit a name; none if they are of another network."""
+    chosen = tuple(map(int, digits))
+    fits = len(chosen) == len(names) and set(chosen) <= set(widths)
+    return dict(zip(names, chosen, strict=True)) if fits else {}
+
+
+def _chosen(plan: BitPlan, cost: str) -> list[int]:
+    """Bits that a cost chooses in a uniform plan, the network's input left out."""
+    weights = list(plan.weight_bits.values()) if cost in OF_WEIGHTS else []
+    inputs = list(plan.activation_bits.values())[1:] if cost in OF_ACTIVATIONS else []
+    return [*weights, *inputs]
+
+
+def uniform_plans(
+    analysis: Analysis,
+    cost: str,
+    fixed: Mapping[str, int],
+    latency: LatencyTable | None = None,
+) -> tuple[BitPlan, ...]:
+    """Plans with the same bits everywhere; of those that a latency table has times for."""
+    widths = analysis.bit_widths
+    plans = []
+    pairs = [(bits, bits) for bits in widths]
+    if chooses_both(cost) and set(BOTH) <= set(widths):
+        pairs.append(BOTH)
+    for bits, input_bits in pairs:
+        try:
+            if chooses_both(cost):
+                plan = analysis.uniform(bits, input_bits, latency=latency)
+            elif cost in OF_WEIGHTS:
+                weights = analysis.uniform(bits).weight_bits
+                plan = analysis.plan_of(weights, fixed, made_by={"uniform": bits})
+            else:
+                inputs = analysis.uniform(None, bits).activation_bits
+                plan = analysis.plan_of(fixed, inputs, made_by={"activation_bits": bits})
+        except ValueError:  # a pair of bits that the latency table lacks
+            continue
+        plans.append(plan)
+    return tuple(sorted(plans, key=lambda plan: cost_of(plan, cost)))
+
+
+def _overlays(analysis: Analysis, fixed: Mapping[str, int]) -> tuple[Overlay, ...]:
+    """The paper's rule and greedy over size, raised by Ω of activations that are the same in all.
+
+    They do not lie under the frontier: activations that are fixed add the same to every plan.
+    """
+    _, costs, omegas = analysis.options("size")
+    traces = [layer.trace.for_omega for layer in analysis.layers]
+    same = sum(x.omega[fixed[x.name]] for x in analysis.activations if x.name in fixed)
+    found = (monotone_frontier(costs, omegas, traces), greedy_path(costs, omegas))
+    return tuple(replace(overlay, omega=overlay.omega + same) for overlay in found)
+
+
+@dataclass(frozen=True)
+class Slider:
+    """Ends, step and value of the budget slider, in its unit."""
+
+    low: float
+    high: float
+    step: float
+    value: float
+    unit: str
+    per_unit: float  # worth of its unit in the cost's own
+    format: str  # of its value, as printf takes it
+
+
+def budget_slider(study: Study, budget: float | None) -> Slider:
+    """A slider of budgets with round steps, from the cheapest plan to the dearest.
+
+    Its value is the budget asked for, not the plan's cost, so that no step is lost between two
+    plans.
+    """
+    cost = study.frontier.cost
+    asked = float(cost[study.suggested]) if budget is None else min(max(budget, cost[0]), cost[-1])
+    chosen = unit(study.cost, float(cost[-1]))
+    span = (cost[-1] - cost[0]) / chosen.divisor
+    step = 10.0 ** math.floor(math.log10(span / SLIDER_STEPS)) if span else 0.1
+    step *= next(m for m in (1, 2, 5, 10) if step * m * SLIDER_STEPS >= span) if span else 1
+    low, high = (
+        math.ceil(end / chosen.divisor / step - 1e-9) * step for end in (cost[0], cost[-1])
+    )
+    value = math.ceil(asked / chosen.divisor / step - 1e-9) * step
+    digits = max(0, -math.floor(math.log10(step)))
+    low, high, value = (round(x, digits) for x in (low, max(high, low + step), value))
+    return Slider(
+        low, high, round(step, digits), value, chosen.name, chosen.divisor, f"%.{digits}f"
+    )
+
+
+@dataclass(frozen=True)
+class Field:
+    """One budget among several, in its unit."""
+
+    cost: str
+    label: str
+    unit: str
+    per_unit: float
+    value: float | None  # none: no budget
+    help: str
+
+
+def budget_fields(study: Study, budgets: Mapping[str, float]) -> list[Field]:
+    """What can be asked of several costs at once, filled with what is."""
+    fields = []
+    for cost in COSTS:
+        if cost == "latency" and study.latency is None:
+            continue
+        low, high = study.frees(cost)
+        chosen = unit(cost, high)
+        asked = budgets.get(cost)
+        fields.append(
+            Field(
+                cost,
+                f"{SHORT[cost]} ({chosen.name})",
+                chosen.name,
+                chosen.divisor,
+                None if asked is None else round(asked / chosen.divisor, 6),
+                f"{NAMES[cost].capitalize()}: {cost_text(cost, low)} to {cost_text(cost, high)}. "
+                "Blank: no budget.",
+            )
+        )
+    return fields
+
+
+SHORT = {
+    "size": "Size",
+    "activation_memory": "Activations",
+    "activation_peak": "Peak",
+    "bops": "BOPS",
+    "latency": "Latency",
+}
+
+
+def budgets_says(study: Study, plan: BitPlan, budgets: Mapping[str, float]) -> str:
+    """What a plan within several budgets uses of each."""
+    used = [
+        f"{SHORT[cost]} {cost_text(cost, cost_of(plan, cost))} of {cost_text(cost, budget)}"
+        for cost, budget in budgets.items()
+    ]
+    if not used:
+        return "No budget yet: type some, and press the button."
+    ratio = study.above_frontier(plan) if study.comparable(plan) else 1.0
+    more = (
+        f" {ratio:.2f}× the Ω that its {SHORT[study.cost]} alone would allow."
+        if ratio > 1.0005
+        else ""
+    )
+    return f"Best plan within all: {'; '.join(used)}.{more}"
+
+
+def nearest(error: ValueError) -> dict[str, float]:
+    """The nearest budgets that can be met, of the engine's refusal; none if it names none."""
+    return dict(getattr(error, "nearest", {}))

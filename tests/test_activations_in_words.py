@@ -1,0 +1,73 @@
+"""What the pages say of activations, from made-up numbers."""
+
+from dataclasses import replace
+
+import pytest
+from made_up import made_up_activations, made_up_analysis
+
+from hawq_viz.viewmodels import activations, analyses
+
+ANALYSIS = made_up_activations(made_up_analysis())
+
+
+def test_what_is_not_exact_or_stays_float_is_named():
+    says = activations.exactness(ANALYSIS)
+    assert says.startswith("Gauss-Newton traces for 1 of 4 inputs (the first: that of `fc`).")
+    assert "1 input stays float: that of `layer2.0.conv2`: its input is made by" in says
+    plain = replace(ANALYSIS, activations=ANALYSIS.activations[:2], skipped_activations={})
+    assert activations.exactness(plain) == ""
+
+
+def test_an_analysis_without_activations_says_how_to_get_them():
+    assert "“Analyse again” measures them too" in activations.without(made_up_analysis())
+
+
+def test_tables_have_what_the_charts_show():
+    traces, omegas = activations.trace_table(ANALYSIS), activations.omega_table(ANALYSIS)
+    assert list(traces["input of"]) == [x.name for x in ANALYSIS.activations]
+    assert traces["read by"][1] == "layer1.0.conv1, layer2.0.conv1"
+    assert len(omegas) == 4 * 7
+    row = omegas[(omegas["input of"] == "fc") & (omegas["bits"] == 4)].iloc[0]
+    found = ANALYSIS.activations[3]
+    assert (row["Ω"], row["first-order term"]) == (found.omega[4], found.first_order[4])
+    assert row["½Ω"] == found.omega[4] / 2
+
+
+def test_charts_in_words_name_their_ends():
+    assert "4 activations" in activations.traces_alt(ANALYSIS)
+    assert "(layer1.0.conv2) to 0.4 (conv<1>)" in activations.traces_alt(ANALYSIS)
+    assert "at 2 bits with" in activations.omegas_alt(ANALYSIS)
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "planned", "expected"),
+    [
+        ("fc", 6, {}, ("fc", 6)),
+        ("fc", None, {"fc": 3}, ("fc", 3)),
+        ("fc", None, {}, ("fc", 4)),
+        ("fc", 1, {}, ("fc", 4)),
+        ("gone", 5, {}, ("layer1.0.conv1", 5)),
+    ],
+)
+def test_what_is_looked_at_closely(name, bits, planned, expected):
+    largest = max(ANALYSIS.activations, key=lambda x: x.omega[4]).name
+    found, at = activations.chosen(ANALYSIS, name, bits, planned)
+    assert (found.name, at) == (largest if name == "gone" else expected[0], expected[1])
+
+
+def test_one_activation_in_words():
+    shared = ANALYSIS.activations[1]
+    assert activations.activation_name(shared) == "layer1.0.conv1 and 1 more (16×8×8)"
+    assert activations.activation_name(ANALYSIS.activations[0]) == "conv<1>, the image (3×8×8)"
+    says = activations.about(shared, 4)
+    assert says["Read by"] == "layer1.0.conv1, layer2.0.conv1"
+    assert says["Step, zero point"] == "0.267, 0 (unsigned)"
+    assert "not in ½Ω" in says["First-order term"]
+    assert "the 16 levels of 4 bits" in activations.histogram_alt(shared, 4)
+
+
+def test_settings_say_how_many_tensors():
+    assert (
+        analyses.settings(ANALYSIS)["Inputs of layers"] == "4 tensors, each rounded on 128 images"
+    )
+    assert analyses.settings(made_up_analysis())["Inputs of layers"] == "not measured"
