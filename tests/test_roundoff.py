@@ -55,7 +55,7 @@ def test_min_max_clips_nothing_and_mse_errs_less(model: Branching, images: Tenso
     whole = ranges_of(model, images, activation_range="min_max")
     least = ranges_of(model, images, activation_range="mse")
     for name, values in own.items():
-        rows = values.reshape(1, -1)
+        rows = values.detach().reshape(1, -1)
         grid = whole[name].grid(3)
         assert float((grid.round(rows) - rows).abs().max()) <= float(grid.scale) * 0.5001
         assert float(least[name].grid(3).squared_error(rows)) < float(grid.squared_error(rows))
