@@ -81,7 +81,8 @@ def analyze(arguments: argparse.Namespace) -> None:
     show(
         arguments,
         {"out": str(arguments.out), **summary_of(analysis)},
-        f"{analysis.workload}: {len(analysis.layers)} layers, {analysis.parameters:,} weights",
+        f"{analysis.workload}: {len(analysis.layers)} layers, {analysis.parameters:,} weights, "
+        f"{len(analysis.activations)} activations",
         f"{analysis.images:,} images seen ({analysis.provenance.data}) in {analysis.seconds:.1f} s",
         f"relative standard error {analysis.median_relative_sem:.1%} in the median layer, "
         f"{analysis.worst_relative_sem:.1%} in the worst; stopped by: {analysis.stopped_because}",

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 from toy import toy_workload
 
-from engine.activations import attached, find_activations, tapped
-from engine.calibration import calibrate
+from engine.activations import Activation, attached, find_activations, tapped
+from engine.calibration import Range, calibrate
 from engine.layers import fold_batch_norm
 from engine.perturbation import analyze
-from engine.placements import OPERANDS, SUMS, place
+from engine.placements import OPERANDS, SUMS, Placement, fitted, place
 from engine.quantized import WEIGHTS_FILE, load_quantized, quantize, save_quantized
 from engine.quantizers import RANGES, QuantizedActivation
 from engine.results import BitPlan
@@ -196,6 +196,18 @@ def test_a_shared_scale_clips_no_operand_more_than_its_own(workload):
     coarse = attached(quantize(workload, plan_of(BITS), sums="integer"))["a"]
     fine = attached(quantize(workload, plan_of(BITS)))["a"]
     assert coarse.grid == fine.grid  # with 4 bits it is the coarser one anyway
+
+
+def test_a_larger_scale_leaves_the_least_value_where_it_was():
+    own = Activation("own", ("own",), (), (), 0, image=False)
+    placed = [Placement(own, 8, True, 0), Placement(replace(own, name="other"), 8, False, 0)]
+    ends = {"own": torch.tensor([-1.0, 3.0]), "other": torch.tensor([-16.0, 2.0])}
+    ranges = {name: Range(*x.tolist(), x, "min_max") for name, x in ends.items()}
+    grid, other = fitted(placed, ranges)
+    assert grid.scale == other.scale == pytest.approx(16 / 128, rel=1e-2)
+    assert (grid.zero_point, other.zero_point) == (8, 0)  # 8 steps of ⅛ down to −1
+    (alone,) = fitted([replace(placed[0], group=None)], ranges)
+    assert alone == ranges["own"].grid(8)
 
 
 def test_an_operand_that_the_plan_leaves_float_gets_8_bits_for_the_sum(workload):

@@ -77,6 +77,7 @@ def summary_of(analysis: Analysis) -> dict[str, Any]:
     return {
         "workload": analysis.workload,
         "layers": len(analysis.layers),
+        "activations": len(analysis.activations),
         "parameters": analysis.parameters,
         "bit_widths": list(analysis.bit_widths),
         "images": analysis.images,
