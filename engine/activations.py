@@ -277,7 +277,8 @@ class _Passings(Watch):
         self.handles: list[Any] = []
         self.kept: list[Any] = []  # so that no two tensors share a place
         self.calls: Counter[str] = Counter()
-        self.inputs: dict[str, Tensor | None] = {}  # of modules being called, if it is one tensor
+        self.inputs: dict[str, tuple[int, Tensor]] = {}  # of modules being called: the step they
+        # began at, and what they took in, if it is one tensor
         self.at: dict[int, _Passing] = {}  # by place
         self.passings: list[_Passing] = []
         self.readings: list[tuple[str, _Passing]] = []  # layer, what it reads
@@ -292,7 +293,8 @@ class _Passings(Watch):
         def note(_: nn.Module, args: Any, kwargs: Any) -> None:
             tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
             whole = len(tensors) == 1 and args and args[0] is tensors[0]
-            self.inputs[name] = tensors[0] if whole else None
+            if whole:
+                self.inputs[name] = self.step, tensors[0]
             if name == "" and whole:
                 self._pass(tensors[0], Site("", "input", 0))
 
@@ -368,8 +370,8 @@ class _Passings(Watch):
 
     def _reads(self, parameter: str, tensor: Tensor) -> None:
         layer, owner = parameter.removesuffix(".weight"), parameter.rpartition(".")[0]
-        passing, taken = self._passing(tensor), self.inputs.get(owner)
-        if passing is None and taken is not None:  # the module reads something made of its input
+        passing, (began, taken) = self._passing(tensor), self.inputs.get(owner, (-1, tensor))
+        if passing is None and began == self.step:  # it reads something made of its module's input
             passing = self._passing(taken) or self._pass(taken)
         if passing is not None and passing.by_readers:
             passing.sites.append(Site(owner, "input", self.calls[owner]))

@@ -212,6 +212,20 @@ def test_layers_whose_input_cannot_be_reached_are_named() -> None:
     assert [a.name for a in found.found] == ["0", "1.linear1", "1.linear2"]
 
 
+def test_what_a_module_has_a_layer_make_is_not_taken_for_its_input() -> None:
+    class Inner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.kernel = nn.Linear(4, 4), nn.Parameter(torch.randn(4, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.relu(self.first(x)) @ self.kernel
+
+    found = find_activations(Inner(), torch.randn(1, 4))
+    assert {a.name: a.readers for a in found.found} == {"first": ("first",)}
+    assert found.skipped == {"kernel": HIDDEN}
+
+
 def test_tensors_whose_first_axis_holds_no_images_are_named() -> None:
     model = Net(lambda _, x: x.transpose(0, 1).contiguous())
     found = find_activations(model, torch.randn(1, 3, 4))
