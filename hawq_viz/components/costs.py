@@ -18,7 +18,7 @@ def choose_cost(analysis: Analysis) -> None:
     """The cost that the frontier is drawn against, and what stays as it is along it."""
     view = state.current()
     cost = view.cost or "size"
-    title, which, rest = st.columns([2.7, 1.6, 1.6], vertical_alignment="center")
+    title, which, rest = st.columns([3.2, 1.7, 1.7], vertical_alignment="center")
     title.subheader(costs.heading(cost if analysis.activations else "size"))
     if not analysis.activations:
         return

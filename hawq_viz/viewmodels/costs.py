@@ -17,12 +17,12 @@ CHOICES = {
     "several": "Several costs at once",
 }
 HEADINGS = {
-    "size": "Frontier: the best plan of every size",
-    "bops": "Frontier: the best plan of all BOPS",
-    "activation_memory": "Frontier: the best plan of all memories",
-    "activation_peak": "Frontier: the best plan of all peaks",
-    "latency": "Frontier: the best plan of all latencies",
-    "several": "Frontier: the best plan within budgets",
+    "size": "by size",
+    "bops": "by BOPS",
+    "activation_memory": "by memory",
+    "activation_peak": "by peak",
+    "latency": "by latency",
+    "several": "within budgets",
 }
 COLUMNS = ("layer", "w_bits", "a_bits", "ms")
 TABLE_HELP = (
@@ -33,7 +33,7 @@ TABLE_HELP = (
 
 def heading(cost: str) -> str:
     """The page's title over a cost."""
-    return HEADINGS[cost]
+    return f"Frontier: best plans {HEADINGS[cost]}"
 
 
 def fixed_choices(analysis: Analysis, cost: str) -> dict[str, str]:
@@ -79,7 +79,7 @@ def how_to_read(study: Study) -> str:
             "most Ω per byte, step by step."
         )
     if tolerance := study.tolerance:
-        says += f"Plans within {tolerance:.2g} of the range of costs may have been passed over."
+        says += f"Plans within {tolerance:.1%} of the range of costs may have been passed over."
     return says
 
 

@@ -14,6 +14,7 @@ from hawq_viz.figures.costs import NAMES, cost_of, cost_text, unit
 
 SLIDER_STEPS = 400  # about, from the cheapest plan to the dearest
 BOTH = (4, 8)  # bits of weights and of inputs in the uniform plan where they differ
+PEAK_TOLERANCE = 0.01  # each plan is a programme of its own there, so that exact takes minutes
 COMPARED = "bops"  # the cost that plans for several costs are drawn over
 
 
@@ -63,7 +64,8 @@ class Study:
         """
         fixed = {} if chooses_both(cost) else dict(fixed or {})
         side = "activations" if other_side(cost) == "inputs" else "weights"
-        known = {side: fixed, "latency": latency}
+        tolerance = PEAK_TOLERANCE if cost == "activation_peak" else None
+        known = {side: fixed, "latency": latency, "tolerance": tolerance}
         frontier = analysis.frontier(cost, **{name: x for name, x in known.items() if x})
         uniform = uniform_plans(analysis, cost, fixed, latency)
         overlays = _overlays(analysis, fixed) if cost == "size" else ()
@@ -257,7 +259,7 @@ def budget_fields(study: Study, budgets: Mapping[str, float]) -> list[Field]:
         fields.append(
             Field(
                 cost,
-                f"{SHORT[cost]} ({chosen.name})",
+                f"{FIELDS.get(cost, SHORT[cost])} ({chosen.name})",
                 chosen.name,
                 chosen.divisor,
                 None if asked is None else round(asked / chosen.divisor, 6),
@@ -275,6 +277,7 @@ SHORT = {
     "bops": "BOPS",
     "latency": "Latency",
 }
+FIELDS = {"activation_memory": "Memory"}  # where there is less room
 
 
 def budgets_says(study: Study, plan: BitPlan, budgets: Mapping[str, float]) -> str:
