@@ -4,7 +4,8 @@ Each estimator takes a number of mini-batches, each with a fresh probe; the spre
 mini-batch traces tells how many of them 10 % needs, and the time of one tells how long that takes.
 Hutchinson is the per-layer one of the paper. The baseline shares the forward and first backward
 pass between layers; beside it stands one that builds the graph anew for each layer, as most
-published code does.
+published code does. All these are of the weights; what the traces of activations cost on top, from
+the same backward pass, is timed by turns with and without them.
 
     python benchmarks/traces.py [resnet20-cifar10] [resnet50]
 """
@@ -27,6 +28,8 @@ from engine.traces import Traces, average_traces
 
 TARGET = 0.1  # relative standard error
 PLAIN_REPEATS = 5
+TURNS = 7  # with activations and without
+MOST = 1.2  # times the weights' traces, with those of activations
 
 Batch = tuple[Tensor, Tensor]
 
@@ -70,13 +73,20 @@ CASES: dict[str, Callable[[], Case]] = {
 }
 
 
-def estimate(case: Case, batches: list[Batch], estimator: str, layer: str | None = None) -> Traces:
+def estimate(
+    case: Case,
+    batches: list[Batch],
+    estimator: str,
+    layer: str | None = None,
+    activations: bool = False,
+) -> Traces:
     """Traces from these mini-batches, to the last of them."""
     return average_traces(
         case.model,
         batches,
         estimator=estimator,
         layers=None if layer is None else [layer],
+        activations=activations,
         relative_sem=1e-9,
         generator=torch.Generator().manual_seed(0),
     )
@@ -132,7 +142,21 @@ def report(name: str, case: Case) -> None:
     print(f"graph built anew: {times['rebuilt'] / times['gauss_newton']:.0f}; ", end="")
     print(f"shared: {times['hutchinson_shared'] / times['gauss_newton']:.0f}")
     print(f"  output-space probe / plain forward + backward: {probe / plain:.2f} ", end="")
-    print(f"(goal: at most 1.3, {verdict(probe / plain <= 1.3)})\n", flush=True)
+    print(f"(goal: at most 1.3, {verdict(probe / plain <= 1.3)})")
+    ratios = [
+        with_activations / without
+        for without, with_activations in (
+            tuple(
+                estimate(case, case.batches, "gauss_newton", activations=asked).seconds
+                for asked in (False, True)
+            )
+            for _ in range(TURNS)
+        )
+    ]
+    low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
+    print(f"  weights and activations / weights alone: {middle:.2f} ", end="")
+    print(f"(quartiles {low:.2f} to {high:.2f}; goal: at most {MOST}, ", end="")
+    print(f"{verdict(middle <= MOST)})\n", flush=True)
 
 
 def main() -> None:

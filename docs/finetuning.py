@@ -101,7 +101,7 @@ def train(
 
 def command() -> str:
     """That makes the results again."""
-    return shlex.join(["python", "docs/finetuning.py", *sys.argv[1:]])
+    return shlex.join(["python", f"docs/{Path(sys.argv[0]).name}", *sys.argv[1:]])
 
 
 def section(stored: Mapping[str, Any]) -> list[str]:
@@ -206,7 +206,7 @@ def main() -> None:
     stored: dict[str, Any] = {"recipe": asdict(recipe), "rows": []}
     if file.exists():
         stored = json.loads(file.read_text())
-        if stored["recipe"] != asdict(recipe):
+        if Recipe(**stored["recipe"]) != recipe:
             sys.exit(f"{file} is of another recipe: delete it to start anew.")
     if "float" not in stored:
         stored["float"] = {

@@ -3,7 +3,7 @@
     python docs/results.py
     python docs/results.py --page    # only the page, from what was measured before
 
-What `finetuning.py` has measured goes onto the page too.
+What `finetuning.py` and `activations.py` have measured goes onto the page too.
 
 Every plan is as large as a uniform one. Ω is compared with the plain rounding error ‖ΔW‖², of the
 weights as trained and with batch norms folded into them.
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import activations
 import finetuning
 import numpy as np
 
@@ -173,9 +174,10 @@ def main() -> None:
     if not arguments.page:
         measure(load_workload(WORKLOAD, arguments.data), analysis, folder)
     lines = table(json.loads((folder / "results.json").read_text()), analysis)
-    stored = folder / "finetuning.json"
-    if stored.exists():
-        lines += finetuning.section(json.loads(stored.read_text()))
+    for part in (finetuning, activations):
+        stored = folder / f"{part.__name__}.json"
+        if stored.exists():
+            lines += part.section(json.loads(stored.read_text()))
     (folder / "results.md").write_text("\n".join(lines))
 
 
