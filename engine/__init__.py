@@ -5,6 +5,7 @@ sensitivities what is known of each weight and each activation
 crossing      sums that no other beats: the dynamic programme
 frontier      the exact cost-against-Ω frontier, and what others do
 joint         the same over pairs of a weight's and an activation's bits
+budgets       several budgets at once
 latency       how long each layer takes at each pair of bit widths
 choices       what there is to choose, and what each choice costs
 analysis      what `analyze` returns

@@ -1,24 +1,32 @@
 """What an analysis found: the sensitivities of one network, from which every plan is made."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from engine.budgets import peak_frontier, within_budgets
 from engine.choices import COSTS as COSTS
-from engine.choices import check_activation_bits, check_name, check_weight_bits, costs_of
-from engine.frontier import Frontier, pareto_frontier
+from engine.choices import (
+    Choices,
+    Limits,
+    check_activation_bits,
+    check_name,
+    check_weight_bits,
+    costs_of,
+    listed,
+)
+from engine.frontier import Frontier
+from engine.joint import joint_frontier
 from engine.latency import LatencyTable
 from engine.results import (
     BitPlan,
     FormatError,
     Provenance,
-    check_bits,
     read_json,
     reading,
     write_json,
@@ -29,6 +37,8 @@ from engine.sensitivities import LayerSensitivity as LayerSensitivity
 
 if TYPE_CHECKING:
     import pandas as pd
+
+TOLERANCES = {"bops": 1e-3, "latency": 1e-3, "activation_peak": 1e-2}  # where exact is too large
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,69 +97,114 @@ class Analysis:
         self,
         cost: str = "size",
         *,
-        locked: Mapping[str, int] | None = None,
-        tied: Iterable[Iterable[str]] = (),
-        bit_widths: Iterable[int] | None = None,
-        tolerance: float = 0.0,
+        tolerance: float | None = None,
+        latency: LatencyTable | None = None,
+        **limits: Unpack[Limits],
     ) -> Frontier:
         """Every plan that no other beats in both cost and Ω.
 
+        A cost chooses what it counts: "size" the bits of weights, "activation_memory" and
+        "activation_peak" those of activations, "bops" and "latency" both. What is not chosen is
+        float, unless its bits are given.
+
         Args:
-            cost: "size": weight bytes, Σ n · b / 8.
-            locked: Bits of layers that may not be chosen.
-            tied: Groups of layers that share their bits.
-            bit_widths: Those allowed; all analyzed ones if not given. Locks may use any of these.
-            tolerance: Share of the cost range by which plans may be passed over; 0 is exact.
+            cost: One of `COSTS`.
+            tolerance: Share of the cost range by which plans may be passed over; 0 is exact, and
+                what is done if not given, but for bops and latency (0.001) and the activations'
+                peak (0.01), whose exact frontiers are large.
+            latency: The times that make up that cost.
+            **limits: What plans have to keep to, see `choices.Limits`.
 
         Raises:
-            ValueError: If a layer, bit width or cost is unknown, or locks and ties contradict.
+            ValueError: If a name, bit width or cost is unknown, or limits contradict each other.
         """
-        allowed, costs, omegas = self.options(cost, bit_widths)
-        made_by: dict[str, Any] = {
-            "cost": cost,
-            "locked": dict(locked or {}),
-            "tied": [list(group) for group in tied],
-            "bit_widths": list(allowed),
-            "tolerance": tolerance,
-            "analysis": self.provenance.command,
-        }
-        index = {bits: i for i, bits in enumerate(allowed)}
-        for name, bits in made_by["locked"].items():
-            if bits not in index:
-                raise ValueError(
-                    f"locked[{name!r}] must be one of the analyzed bit widths "
-                    f"{', '.join(map(str, allowed))}, got {bits!r}."
-                )
-        return pareto_frontier(
-            costs,
-            omegas,
-            locked={self.index(n): index[b] for n, b in made_by["locked"].items()},
-            tied=[tuple(self.index(name) for name in group) for group in made_by["tied"]],
-            tolerance=tolerance,
-        ).named(partial(self.plan, bit_widths=allowed, made_by=made_by))
+        limits = listed(limits)
+        choices = Choices.of(self, [cost], **limits)
+        tolerance = TOLERANCES.get(cost, 0.0) if tolerance is None else tolerance
+        made_by = self._made_by({"cost": cost}, limits, latency) | {"tolerance": tolerance}
+        tables = choices.costs(cost, latency), choices.omegas
+        if cost == "activation_peak":
+            found = peak_frontier(
+                *tables, choices.sets(), tolerance=tolerance, **choices.constraints
+            )
+        else:
+            found = joint_frontier(*tables, tolerance=tolerance, **choices.constraints)
+        return found.named(
+            lambda options: self.plan_of(*choices.bits(options), latency=latency, made_by=made_by)
+        )
+
+    def within(
+        self,
+        budgets: Mapping[str, float],
+        *,
+        latency: LatencyTable | None = None,
+        **limits: Unpack[Limits],
+    ) -> BitPlan:
+        """The plan of least Ω that keeps to several budgets at once.
+
+        Args:
+            budgets: The most that each cost may be, by its name in `COSTS`.
+            latency: The times that make up that cost.
+            **limits: What plans have to keep to, see `choices.Limits`.
+
+        Raises:
+            NotMet: If no plan keeps to all budgets; it names the nearest that can be kept.
+            ValueError: As for `frontier`.
+        """
+        if not budgets:
+            raise ValueError(f"budgets must name one of {', '.join(COSTS)} at least, got none.")
+        limits = listed(limits)
+        choices = Choices.of(self, budgets, **limits)
+        options = within_budgets(
+            {cost: choices.costs(cost, latency) for cost in budgets},
+            choices.omegas,
+            budgets,
+            sets={"activation_peak": choices.sets()},
+            **choices.constraints,
+        )
+        made_by = self._made_by({"budgets": dict(budgets)}, limits, latency)
+        return self.plan_of(*choices.bits(options), latency=latency, made_by=made_by)
+
+    def separate(
+        self,
+        size: float,
+        activation_memory: float,
+        *,
+        locked: Mapping[str, int] | None = None,
+        tied: Iterable[Iterable[str]] = (),
+        bit_widths: Iterable[int] | None = None,
+        locked_activations: Mapping[str, int] | None = None,
+        activation_bit_widths: Iterable[int] | None = None,
+    ) -> BitPlan:
+        """The paper's way: weights by their size, then activations by their memory, in bytes.
+
+        Ω is a sum, and neither cost depends on the other's bits, so that each is chosen on its own
+        and nothing is lost but budgets that would trade one for the other.
+
+        Raises:
+            ValueError: As for `frontier`, or if a budget lies below the smallest plan.
+        """
+        first = self.frontier(locked=locked, tied=tied, bit_widths=bit_widths).within(size)
+        second = self.frontier(
+            "activation_memory",
+            weights=first.weight_bits,
+            locked_activations=locked_activations,
+            activation_bit_widths=activation_bit_widths,
+        ).within(activation_memory)
+        return replace(second, made_by={"separate": [first.made_by, second.made_by]})
 
     def options(
         self, cost: str = "size", bit_widths: Iterable[int] | None = None
     ) -> tuple[tuple[int, ...], NDArray[np.float64], NDArray[np.float64]]:
-        """The choices of every layer: allowed bit widths [B], their costs and Ω [layers, B].
+        """The choices of every weight: allowed bit widths [B], their bytes and Ω [layers, B].
 
         Raises:
-            ValueError: If the cost is unknown or a bit width was not analyzed.
+            ValueError: If the cost is another than size, or a bit width was not analyzed.
         """
-        if cost not in COSTS:
-            raise ValueError(f"cost must be one of {', '.join(COSTS)}, got {cost!r}.")
-        allowed = tuple(sorted(set(bit_widths))) if bit_widths is not None else self.bit_widths
-        for bits in allowed:
-            if check_bits(bits, "bit_widths") not in self.bit_widths:
-                raise ValueError(
-                    "bit_widths must be among the analyzed ones "
-                    f"{', '.join(map(str, self.bit_widths))}, got {bits}: analyze again with it."
-                )
-        if not allowed:
-            raise ValueError("bit_widths must name at least one bit width, got none.")
-        costs = [[layer.parameters * bits / 8 for bits in allowed] for layer in self.layers]
-        omegas = [[layer.omega[bits] for bits in allowed] for layer in self.layers]
-        return allowed, np.array(costs), np.array(omegas)
+        if cost != "size":
+            raise ValueError(f"cost must be size, which the weights alone have, got {cost!r}.")
+        choices = Choices.of(self, ["size"], bit_widths=bit_widths)
+        return choices.weight_widths, choices.costs("size")[..., 0], choices.omegas[..., 0]
 
     def plan(
         self,
@@ -236,6 +291,14 @@ class Analysis:
             ValueError: If no layer has that name.
         """
         return check_name(name, self.names, "layer")
+
+    def _made_by(
+        self, asked: Mapping[str, Any], limits: Limits, latency: LatencyTable | None
+    ) -> dict[str, Any]:
+        """How a plan came about: by which analysis and with which arguments."""
+        usual = {"locked": {}, "tied": [], "bit_widths": list(self.bit_widths)}
+        table = {"latency": latency.source} if latency is not None else {}
+        return {**asked, **usual, **limits, **table, "analysis": self.provenance.command}
 
     def to_frame(self) -> "pd.DataFrame":
         """One row a layer: what it is, trace, error, and Ω at every bit width."""

@@ -330,7 +330,7 @@ def test_plans_remember_how_they_were_made(analysis, tmp_path):
         ),
         (
             lambda a: a.frontier(locked={"conv1": 8, "fc": 4}, tied=[("conv1", "fc")]),
-            "locked must give tied layers one option, got 2 for layer 0 and 1 for layer 2: "
+            "locked must give tied layers the same bits, got 8 for 'conv1' and 4 for 'fc': "
             "untie them or lock alike.",
         ),
         (
