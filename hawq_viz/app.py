@@ -13,11 +13,14 @@ from hawq_viz.components.sidebar import sidebar
 
 ICON = str(Path(__file__).parent / "static" / "icon.png")  # an emoji would be fetched from outside
 
-# Streamlit keeps a bar free above every page; a projector has no room for it.
+# Streamlit keeps a bar free above every page; a projector has no room for it. What stands under
+# it can be clicked.
 STYLE = """<style>
 [data-testid="stMainBlockContainer"] { padding: 1.4rem 2.5rem 2rem; }
 [data-testid="stVerticalBlock"] { gap: 0.75rem; }
 [data-testid="stHeader"] { background: transparent; }
+[data-testid="stHeader"], [data-testid="stToolbar"] { pointer-events: none; }
+[data-testid="stHeader"] button { pointer-events: auto; }
 [data-testid="stMetricValue"] { font-size: 1.55rem; }
 </style>"""
 

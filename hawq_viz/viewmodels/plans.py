@@ -117,7 +117,8 @@ def summarize(
     known = [cost] if cost is not None and _knows(plan, cost) else []
     for cost in (*known, _usual_cost(plan)):  # a latency table may lack times of uniform plans
         fixed = plan.activation_bits if cost in OF_WEIGHTS else plan.weight_bits
-        if rivals := uniform_plans(analysis, cost, fixed, latency):
+        times = latency if cost == "latency" else None
+        if rivals := uniform_plans(analysis, cost, fixed, times):
             break
     enough = (x for x in rivals if cost_of(x, cost) >= cost_of(plan, cost) * (1 - 1e-9) - 1e-9)
     rival = next(enough, rivals[-1])

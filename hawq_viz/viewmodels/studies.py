@@ -14,7 +14,6 @@ from hawq_viz.figures.costs import NAMES, cost_of, cost_text, unit
 
 SLIDER_STEPS = 400  # about, from the cheapest plan to the dearest
 BOTH = (4, 8)  # bits of weights and of inputs in the uniform plan where they differ
-PEAK_TOLERANCE = 0.01  # each plan is a programme of its own there, so that exact takes minutes
 COMPARED = "bops"  # the cost that plans for several costs are drawn over
 
 
@@ -57,17 +56,17 @@ class Study:
             analysis: Its activations are only needed by costs other than size.
             cost: One of `engine.analysis.COSTS`.
             fixed: Bits of what the cost does not choose, by layer or activation; float if none.
-            latency: Times of the layers, for the cost of that name.
+            latency: Times of the layers, for the cost of that name and for budgets in it.
 
         Raises:
             ValueError: If the analysis or the table lacks what the cost needs.
         """
         fixed = {} if chooses_both(cost) else dict(fixed or {})
         side = "activations" if other_side(cost) == "inputs" else "weights"
-        tolerance = PEAK_TOLERANCE if cost == "activation_peak" else None
-        known = {side: fixed, "latency": latency, "tolerance": tolerance}
+        times = latency if cost == "latency" else None
+        known = {side: fixed, "latency": times}
         frontier = analysis.frontier(cost, **{name: x for name, x in known.items() if x})
-        uniform = uniform_plans(analysis, cost, fixed, latency)
+        uniform = uniform_plans(analysis, cost, fixed, times)
         overlays = _overlays(analysis, fixed) if cost == "size" else ()
         return cls(analysis, cost, frontier, overlays, uniform, fixed, latency)
 
@@ -94,7 +93,8 @@ class Study:
         inputs = _digits(input_bits, [x.name for x in analysis.activations], analysis.bit_widths)
         if weights or inputs:
             opened = {"opened": True}
-            return analysis.plan_of(weights, inputs, latency=self.latency, made_by=opened)
+            times = self.latency if self.cost == "latency" else None
+            return analysis.plan_of(weights, inputs, latency=times, made_by=opened)
         return self.frontier.plan(self.point(budget))
 
     def within(self, budgets: Mapping[str, float]) -> BitPlan:
@@ -125,24 +125,21 @@ class Study:
             bool(plan.activation_bits),
         )
 
-    def frees(self, cost: str) -> tuple[float, float]:
-        """The cheapest and the dearest there is in another cost, with all bits to choose."""
-        ends = [_ends(self.analysis, bits, self.latency) for bits in _extremes(self.analysis)]
-        return ends[0][cost], ends[1][cost]
+    def ends(self, cost: str) -> tuple[float, float] | None:
+        """The least and the most of a cost with all bits to choose; unknown of a table of times."""
+        if cost == "latency":
+            return None
+        widths = self.analysis.bit_widths
+        low, high = (
+            self.analysis.uniform(bits, bits).costs[cost] for bits in (widths[0], widths[-1])
+        )
+        return low, high
 
 
 @lru_cache(maxsize=16)
 def _within(study: Study, budgets: tuple[tuple[str, float], ...]) -> BitPlan:
-    return study.analysis.within(dict(budgets), latency=study.latency)
-
-
-def _extremes(analysis: Analysis) -> tuple[int, int]:
-    return analysis.bit_widths[0], analysis.bit_widths[-1]
-
-
-def _ends(analysis: Analysis, bits: int, latency: LatencyTable | None) -> dict[str, float]:
-    both = bits if analysis.activations else None
-    return analysis.uniform(bits, both, latency=latency).costs
+    times = study.latency if "latency" in dict(budgets) else None
+    return study.analysis.within(dict(budgets), latency=times)
 
 
 def _digits(digits: str, names: tuple[str, ...] | list[str], widths: tuple[int, ...]) -> dict:
@@ -253,8 +250,9 @@ def budget_fields(study: Study, budgets: Mapping[str, float]) -> list[Field]:
     for cost in COSTS:
         if cost == "latency" and study.latency is None:
             continue
-        low, high = study.frees(cost)
-        chosen = unit(cost, high)
+        ends = study.ends(cost)
+        chosen = unit(cost, ends[1] if ends else 1.0)
+        span = f": {cost_text(cost, ends[0])} to {cost_text(cost, ends[1])}" if ends else ""
         asked = budgets.get(cost)
         fields.append(
             Field(
@@ -263,8 +261,7 @@ def budget_fields(study: Study, budgets: Mapping[str, float]) -> list[Field]:
                 chosen.name,
                 chosen.divisor,
                 None if asked is None else round(asked / chosen.divisor, 6),
-                f"{NAMES[cost].capitalize()}: {cost_text(cost, low)} to {cost_text(cost, high)}. "
-                "Blank: no budget.",
+                f"{NAMES[cost].capitalize()}{span}. Blank: no budget.",
             )
         )
     return fields
