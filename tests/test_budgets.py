@@ -8,6 +8,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
+import engine.budgets
 from engine.budgets import NotMet, peak_frontier, within_budgets
 from engine.joint import joint_frontier
 
@@ -183,6 +184,22 @@ def test_many_plans_a_hair_above_the_budget_do_not_matter():
     plan = within_budgets({"size": costs}, omegas, {"size": budget * (1 - 1e-10)})
     assert total(costs, plan) == budget - 4096
     assert total(costs, within_budgets({"size": costs}, omegas, {"size": budget})) == budget
+
+
+def test_a_plan_that_the_solver_lets_pass_is_excluded(monkeypatch):
+    """It takes a row as met if a part in 10^9 is missing: 3 layers of 0.7 / 3 more than 0.1."""
+    excluded = []
+    exclude = engine.budgets._Programme.exclude
+    monkeypatch.setattr(
+        engine.budgets._Programme,
+        "exclude",
+        lambda programme, plan: excluded.append(plan.tolist()) or exclude(programme, plan),
+    )
+    costs = np.tile([0.1, 0.1 + 0.7 / 3], (4, 1))[:, :, None]
+    omegas = np.array([[9, 1], [8, 1], [7, 1], [6, 1]])[:, :, None]
+    plan = within_budgets({"ms": costs}, omegas, {"ms": (0.4 + 0.7) * (1 - 1e-11)})
+    assert plan.tolist() == [1, 1, 0, 0]
+    assert [1, 1, 1, 0] in excluded
 
 
 TABLE = np.ones((3, 2, 2))
