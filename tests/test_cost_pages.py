@@ -145,6 +145,9 @@ def test_budgets_that_cannot_be_met_come_with_the_nearest():
 def test_a_link_with_budgets_that_cannot_be_met_says_so():
     app = open_page(cost="several", size="1")
     assert "budgets must be such that" in texts(app.error)
+    assert "No plan is within all budgets" in texts(app.caption)
+    app.selectbox(key="cost").set_value("bops").run()
+    assert not app.error
     assert shown(app)["BOPS"] == cost_text("bops", PLAN.costs["bops"])
 
 

@@ -58,6 +58,7 @@ def latency_missing() -> bool:
 
 def _choose() -> None:
     chosen = st.session_state["cost"]
+    st.session_state.pop(REFUSED, None)
     state.change(cost="" if chosen == "size" else chosen, fixed="")
 
 
@@ -105,7 +106,7 @@ def budgets_form(study: Study) -> None:
         )
     if refused := st.session_state.get(REFUSED):
         sentence, nearest = refused
-        says, take = st.columns([4, 1.3], vertical_alignment="center")
+        says, take = st.columns([2.6, 1.5], vertical_alignment="center")
         says.error(sentence)
         if nearest:
             take.button(
@@ -142,7 +143,7 @@ def shown_plan(study: Study) -> BitPlan:
     try:
         return state.picked(study)
     except ValueError as error:
-        st.session_state.setdefault(REFUSED, (str(error), studies.nearest(error)))
+        st.session_state[REFUSED] = (str(error), studies.nearest(error))
         return study.plan(None)
 
 

@@ -279,6 +279,8 @@ FIELDS = {"activation_memory": "Memory"}  # where there is less room
 
 def budgets_says(study: Study, plan: BitPlan, budgets: Mapping[str, float]) -> str:
     """What a plan within several budgets uses of each."""
+    if any(cost_of(plan, cost) > budget * (1 + 1e-9) for cost, budget in budgets.items()):
+        return "No plan is within all budgets: shown is one that is suggested."
     used = [
         f"{SHORT[cost]} {cost_text(cost, cost_of(plan, cost))} of {cost_text(cost, budget)}"
         for cost, budget in budgets.items()
