@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from engine.finetuning import finetune as finetune
     from engine.frontier import Frontier as Frontier
     from engine.frontier import pareto_frontier as pareto_frontier
+    from engine.latency import LatencyTable as LatencyTable
     from engine.perturbation import analyze as analyze
     from engine.quantized import load_quantized as load_quantized
     from engine.quantized import quantize as quantize
@@ -60,6 +61,7 @@ _NAMES = {
     "Evaluation": "results",
     "FormatError": "results",
     "Frontier": "frontier",
+    "LatencyTable": "latency",
     "Recipe": "recipe",
     "TraceEstimate": "results",
     "Workload": "workloads",

@@ -1,11 +1,10 @@
 """The command line, `hawq-viz`: each command prints for people, or one JSON line with `--json`."""
 
 import argparse
-import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +13,22 @@ from engine.jobs.launching import ANALYZE_OPTIONS, FINETUNE_OPTIONS, QUANTIZER_O
 from engine.recipe import ACTIVATION_RANGES, BATCH_NORMS, OPTIMIZERS, STEP_SIZES, Recipe
 from engine.results import BitPlan, Evaluation, FormatError
 from engine.workloads import DATA, stored_analysis, workload_names
-from hawq_viz import runs_cli
-from hawq_viz.terminal import BAD_USAGE, DONE, FAILED, INTERRUPTED, Bar, measured, say, show
+from hawq_viz import frontier_cli, runs_cli
+from hawq_viz.terminal import (
+    BAD_USAGE,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    Bar,
+    check_out,
+    measured,
+    say,
+    show,
+)
 
 if TYPE_CHECKING:
     from engine.workloads import Workload
 
-UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}  # bytes
-BUDGET = re.compile(r"(\d+\.?\d*|\.\d+)\s*(B|KiB|MiB|GiB|bits?)?")
-POINTS_SHOWN = 10  # of a frontier without a budget
 ROUNDING_OPTIONS = ("rounding", "correction", "activation_range", "sums")  # of quantize
 POST_TRAINING_ALONE = ("max_images", "analysis")  # options of quantize without --finetune
 TRAINING_ALONE = tuple(name for name in FINETUNE_OPTIONS if name not in ("epochs", "seed"))
@@ -67,7 +73,7 @@ def app(arguments: argparse.Namespace) -> int:
 
 def analyze(arguments: argparse.Namespace) -> None:
     """Measure how sensitive each layer is, and save that."""
-    _check_out(arguments.out)
+    check_out(arguments.out)
     workload = _load(arguments)
     from engine.jobs.work import summary_of  # with torch, so only now
     from engine.perturbation import analyze as analyze_workload
@@ -87,51 +93,6 @@ def analyze(arguments: argparse.Namespace) -> None:
         f"relative standard error {analysis.median_relative_sem:.1%} in the median layer, "
         f"{analysis.worst_relative_sem:.1%} in the worst; stopped by: {analysis.stopped_because}",
         f"saved {arguments.out}",
-    )
-
-
-def frontier(arguments: argparse.Namespace) -> None:
-    """Choose the plan of a budget, or show the range of plans there are."""
-    from hawq_viz.viewmodels import summarize
-
-    analysis = Analysis.load(arguments.analysis)
-    found = analysis.frontier(
-        locked=_locks(arguments.lock),
-        tied=[group.split(",") for group in arguments.tie],
-        bit_widths=arguments.bit_widths,
-        tolerance=arguments.tolerance,
-    )
-    if arguments.budget is None:
-        if arguments.out is not None:
-            raise ValueError("--out must come with --budget, which chooses the plan, got none.")
-        count = min(POINTS_SHOWN, len(found))
-        indices = [round(i * (len(found) - 1) / max(1, count - 1)) for i in range(count)]
-        plans = [found.plan(i) for i in indices]
-        show(
-            arguments,
-            {"points": len(found), "shown": [asdict(plan) for plan in plans]},
-            f"{len(found):,} plans that no other beats, {found.cost[0]:,.0f} to "
-            f"{found.cost[-1]:,.0f} bytes of weights; {len(plans)} of them:",
-            *_plan_lines({f"{i:,}": found.plan(i) for i in indices}),
-            "choose one with --budget",
-        )
-        return
-    plan = found.within(budget_bytes(arguments.budget, analysis.parameters))
-    plan = replace(plan, made_by={**plan.made_by, "command": arguments.command})
-    if arguments.out is not None:
-        _check_out(arguments.out)
-        plan.save(arguments.out)
-    summary = summarize(analysis, plan)
-    show(
-        arguments,
-        {
-            "plan": asdict(plan),
-            "uniform": asdict(summary.rival),
-            "out": str(arguments.out) if arguments.out else None,
-        },
-        *_plan_lines({"plan": plan, f"{summary.rival_bits} bits": summary.rival}),
-        *(f"  {name}: {bits}" for name, bits in plan.weight_bits.items()),
-        *([f"saved {arguments.out}"] if arguments.out is not None else []),
     )
 
 
@@ -177,7 +138,7 @@ def quantize(arguments: argparse.Namespace) -> int:
 def evaluate(arguments: argparse.Namespace) -> None:
     """Measure a network, float or quantized."""
     if arguments.out is not None:
-        _check_out(arguments.out)
+        check_out(arguments.out)
     workload = _load(arguments)
     from engine.evaluation import evaluate as evaluate_model  # with torch, so only now
     from engine.quantized import load_quantized
@@ -196,46 +157,6 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.out is not None:
         evaluation.save(arguments.out)
     show(arguments, evaluation.to_json(), measured(evaluation))
-
-
-def budget_bytes(text: str, parameters: int) -> float:
-    """Read a budget: bytes with or without a binary unit, or the average bits of a weight.
-
-    Args:
-        text: Such as 0.12MiB, 120KiB, 123456B, 123456 or 3bits.
-        parameters: Weights of the network, for a budget in bits.
-
-    Raises:
-        ValueError: If it is no such text.
-
-    >>> budget_bytes("0.5KiB", 1000), budget_bytes("3bits", 1000)
-    (512.0, 375.0)
-    """
-    match = BUDGET.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(
-            "budget must be a size such as 0.12MiB, 120KiB or 123456B, or the bits of a weight "
-            f"such as 3bits, got {text!r}."
-        )
-    number, unit = float(match[1]), match[2] or ""
-    return number * parameters / 8 if unit.startswith("bit") else number * UNITS[unit]
-
-
-def _check_out(path: Path) -> None:
-    """See that a result can be saved there, before it is worked for."""
-    if path.suffix != ".json":
-        raise ValueError(f"--out must be a file that ends in .json, got {str(path)!r}.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-
-
-def _locks(texts: Iterable[str]) -> dict[str, int]:
-    locked = {}
-    for text in texts:
-        name, _, bits = text.rpartition("=")
-        if not name or not bits.isdecimal():
-            raise ValueError(f"--lock must be LAYER=BITS, got {text!r}.")
-        locked[name] = int(bits)
-    return locked
 
 
 def _load(arguments: argparse.Namespace) -> "Workload":
@@ -280,15 +201,6 @@ def _truth(text: str) -> bool:
     if text not in ("True", "False"):
         raise argparse.ArgumentTypeError(f"must be True or False, got {text!r}")
     return text == "True"
-
-
-def _plan_lines(plans: Mapping[str, BitPlan]) -> list[str]:
-    """Plans under each other, each with a name."""
-    return [
-        f"{name:>8} {plan.size_bytes:>12,.0f} B   Ω {plan.omega:<9.4g} predicted loss increase "
-        f"{plan.omega / 2:<9.3g} bits {plan.summary}"
-        for name, plan in plans.items()
-    ]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -339,26 +251,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_quantizer(measuring, "the first if not given")
     _add_json(measuring)
 
-    choosing = command(frontier, "choose the bits of each layer within a budget")
-    choosing.add_argument("analysis", type=Path, metavar="ANALYSIS.json")
-    choosing.add_argument(
-        "--budget", metavar="SIZE", help="0.12MiB, 120KiB, 123456B, or 3bits (a weight)"
-    )
-    choosing.add_argument("--out", type=Path, metavar="PLAN.json")
-    choosing.add_argument(
-        "--lock", nargs="+", action="extend", default=[], metavar="LAYER=BITS", help="keep these"
-    )
-    choosing.add_argument(
-        "--tie",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="LAYER,LAYER…",
-        help="the same bits in all of these",
-    )
-    choosing.add_argument(
-        "--tolerance", type=float, default=0.0, metavar="SHARE", help="of costs; 0 is exact"
-    )
+    choosing = command(frontier_cli.frontier, "choose the bits of each layer within a budget")
+    frontier_cli.add_options(choosing)
     _add_bit_widths(choosing)
     _add_json(choosing)
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +23,17 @@ def show(arguments: argparse.Namespace, result: Mapping[str, Any], *lines: str) 
 def say(what: object) -> None:
     """Tell people something beside the result."""
     print(f"hawq-viz: {what}", file=sys.stderr)
+
+
+def check_out(path: Path) -> None:
+    """See that a result can be saved there, before it is worked for.
+
+    Raises:
+        ValueError: If its name does not say that it is JSON.
+    """
+    if path.suffix != ".json":
+        raise ValueError(f"--out must be a file that ends in .json, got {str(path)!r}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def measured(evaluation: Evaluation) -> str:

@@ -119,23 +119,6 @@ def test_frontier_keeps_locks_ties_and_bit_widths(capsys, analysis):
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("123456", 123456),
-        ("123456B", 123456),
-        ("120KiB", 120 * 1024),
-        ("0.12MiB", 0.12 * 2**20),
-        (".5 GiB", 2**29),
-        ("3bits", 375),
-        ("1 bit", 125),
-        ("3.5bits", 437.5),
-    ],
-)
-def test_budgets(text, expected):
-    assert cli.budget_bytes(text, 1000) == expected
-
-
-@pytest.mark.parametrize(
     ("line", "said"),
     [
         (("--budget", "1MB"), "budget must be a size such as 0.12MiB, .* got '1MB'"),
