@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import csr_array
 
 from engine.crossing import undominated
 from engine.frontier import Frontier, check_tolerance
@@ -323,6 +321,9 @@ class _Programme:
 
         With excesses, a last variable is the largest of them.
         """
+        from scipy.optimize import Bounds, LinearConstraint, milp  # half a second, so only now
+        from scipy.sparse import csr_array
+
         costs = objective[self.layer, self.option]
         if self.budgets:
             costs = np.append(costs, [SCALE / 100] * self.budgets + [SCALE])

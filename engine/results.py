@@ -185,8 +185,8 @@ class BitPlan:
     quantizer: dict[str, str] = field(
         default_factory=dict
     )  # arguments of `quantize`, if not its own
-    costs: dict[str, float] = field(default_factory=dict)  # further ones, by the names of
-    # `analysis.COSTS`
+    costs: dict[str, float] = field(default_factory=dict)  # those known, by the names of
+    # `analysis.COSTS`; none in files of before there were others than size
 
     def __post_init__(self) -> None:
         for layer, bits in self.weight_bits.items():
