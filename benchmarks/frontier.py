@@ -196,9 +196,8 @@ def joint() -> None:
         took = seconds(solved, 3)
         omega = omegas.reshape(layers, -1)[np.arange(layers), solved()].sum()
         best = frontier.omega[frontier.index_within(budgets["bops"])]
-        print(
-            f"  {' and '.join(names):<35} by HiGHS   {took:7.3f} s   Ω / frontier's {omega / best:.6f}"
-        )
+        what = f"{' and '.join(names):<35} by HiGHS"
+        print(f"  {what}   {took:7.3f} s   Ω / frontier's {omega / best:.6f}")
 
 
 if __name__ == "__main__":
