@@ -9,7 +9,7 @@ budgets       several budgets at once
 latency       how long each layer takes at each pair of bit widths
 choices       what there is to choose, and what each choice costs
 analysis      what `analyze` returns
-models, datasets, workloads   a network, its data, loss and metric under one name
+models, datasets, weights, workloads   a network, its data, loss and metric under one name
 layers        which weights may lose bits; batch-norm folding
 quantizers    round one tensor
 activations   which tensors the layers read

@@ -1,5 +1,7 @@
 """Measure a network on a workload's test images, with intervals."""
 
+import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -15,9 +17,13 @@ from engine.layers import evaluation_mode
 from engine.probes import Loss, loss_function, outputs_of
 from engine.results import DEVIATIONS, Evaluation, Progress, Provenance, wilson_interval
 from engine.traces import weighted_mean
-from engine.workloads import Workload, describe_data
+from engine.workloads import Workload, describe_data, example_image
 
-METRICS = ("top-1",)
+METRICS = {"top-1": 1, "top-5": 5}  # how many of the first guesses may be right
+BATCH_SIZE = 500  # images at once, at most
+NUMBERS = 2**23  # in these images together, at most, if not told otherwise
+SLOW_SECONDS = 0.01  # to read an image, before other processes do it
+MOST_PROCESSES = 4
 
 
 @torch.no_grad()
@@ -26,19 +32,22 @@ def evaluate(
     workload: Workload,
     *,
     max_images: int | None = None,
-    batch_size: int = 500,
+    batch_size: int | None = None,
     progress: Progress | None = None,
     command: str | None = None,
 ) -> Evaluation:
-    """Measure top-1 accuracy and mean loss on the test images.
+    """Measure accuracy and mean loss on the test images.
 
     Args:
         model: Put into eval mode for the while, and given back as it was.
         workload: Gives the test images, the loss and the name of the metric.
         max_images: The first so many; all by default.
-        batch_size: Images at once.
+        batch_size: Images at once; as many as memory is sure to hold, 500 at most, by default.
         progress: Told of images done.
         command: That makes the result again; composed from the workload if not given.
+
+    Returns:
+        The metric of the images that could be read.
 
     Raises:
         ValueError: If there are no images, labels that do not match, a metric that is unknown or
@@ -46,7 +55,7 @@ def evaluate(
     """
     if workload.metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {workload.metric!r}.")
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     if max_images is not None and max_images < 1:
         raise ValueError(f"max_images must be at least 1, got {max_images}.")
@@ -65,7 +74,7 @@ def evaluate(
             )
         losses += values.double().tolist()
         sizes += [len(outputs) // len(values)] * len(values)
-        correct += int((outputs.argmax(1) == classes).sum())
+        correct += int(_right(outputs, classes, workload.metric).sum())
         if progress:
             progress(sum(sizes), total, "test images")
     given = {} if max_images is None else {"max_images": max_images}
@@ -73,9 +82,9 @@ def evaluate(
     seen = data if total == available else f"the first {total} of {data}"
     return Evaluation(
         metric=workload.metric,
-        value=correct / total,
-        interval=wilson_interval(correct, total),
-        samples=total,
+        value=correct / sum(sizes),
+        interval=wilson_interval(correct, sum(sizes)),
+        samples=sum(sizes),
         loss=float(loss),
         loss_sem=float(sem) if np.isfinite(sem) else 0.0,
         provenance=Provenance(
@@ -86,21 +95,21 @@ def evaluate(
 
 @torch.no_grad()
 def correct_images(
-    model: nn.Module, workload: Workload, *, batch_size: int = 500
+    model: nn.Module, workload: Workload, *, batch_size: int | None = None
 ) -> NDArray[np.bool_]:
     """Tell which test images a network classifies right, to compare networks image by image.
 
     Args:
         model: As for `evaluate`.
         workload: Likewise.
-        batch_size: Images at once.
+        batch_size: Likewise.
 
     Returns:
         [test images], in their order.
     """
     total = len(workload.test)  # type: ignore[arg-type]
     right = [
-        (outputs.argmax(1) == _classes(outputs, targets)).numpy()
+        _right(outputs, _classes(outputs, targets), workload.metric).numpy()
         for outputs, targets in _seen(model, workload, total, batch_size)
     ]
     return np.concatenate(right)
@@ -133,12 +142,20 @@ def paired_difference(ours: ArrayLike, theirs: ArrayLike) -> tuple[float, tuple[
 
 
 def _seen(
-    model: nn.Module, workload: Workload, images: int, batch_size: int
+    model: nn.Module, workload: Workload, images: int, batch_size: int | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Outputs and targets of the first test images, mini-batch by mini-batch."""
     dataset = Subset(workload.test, range(images))
-    # a generator of its own, of no use: else the loader would draw from torch's
-    loader = DataLoader(dataset, batch_size=batch_size, generator=torch.Generator())
+    example = example_image(workload.test)  # the first may be slow for other reasons
+    started = time.perf_counter()
+    example_image(workload.test)
+    slow = time.perf_counter() - started > SLOW_SECONDS
+    loader = DataLoader(
+        dataset,
+        batch_size=batch_size or max(1, min(BATCH_SIZE, NUMBERS // example.numel())),
+        num_workers=min(MOST_PROCESSES, os.cpu_count() or 1) if slow else 0,
+        generator=torch.Generator(),  # of no use here, but else it would draw from torch's own
+    )
     with ExitStack() as stack:
         stack.enter_context(evaluation_mode(model))
         stack.enter_context(parametrize.cached())  # quantized weights are rounded once
@@ -155,6 +172,20 @@ def _classes(outputs: Tensor, targets: Tensor) -> Tensor:
             "take labels and model of the same task."
         )
     return targets.argmax(1) if targets.dim() == 2 else targets
+
+
+def _right(outputs: Tensor, classes: Tensor, metric: str) -> Tensor:
+    """Whether each image's class is among the first guesses, [N]."""
+    guesses = METRICS[metric]
+    if 1 < guesses >= outputs.shape[1]:
+        raise ValueError(
+            f"metric must be one that can fail, got {metric!r} of {outputs.shape[1]} outputs: "
+            "take top-1."
+        )
+    if guesses == 1:
+        return outputs.argmax(1) == classes
+    first = outputs.argsort(dim=1, descending=True, stable=True)[:, :guesses]
+    return (first == classes[:, None]).any(dim=1)
 
 
 def _losses(outputs: Tensor, targets: Tensor, loss: Loss) -> Tensor:

@@ -79,7 +79,9 @@ def load_workload(name: str, data: str = "sample") -> Workload:
 
     Args:
         name: One of `workload_names()`.
-        data: "sample", the images that come with the project, or "full", fetched on demand.
+        data: "sample", the images that come with the project, or "full": fetched on demand, or
+            for ImageNet read from the folder that `HAWQ_VIZ_IMAGENET` names. The sample of an
+            ImageNet network is CIFAR-10's, enlarged, with the network's own answers as labels.
 
     Raises:
         ValueError: If the name or the data are unknown.
@@ -162,27 +164,11 @@ def _check_not_empty(dataset: Any) -> None:
         raise ValueError("dataset must hold at least one image, got 0 images.")
 
 
-def load_weights(model: "nn.Module", path: Path) -> None:
-    """Load a safetensors file into a network, exactly.
-
-    Raises:
-        FormatError: If the file is missing, damaged or of another network.
-    """
-    from safetensors.torch import load_file
-
-    try:
-        model.load_state_dict(load_file(path))
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise FormatError(
-            f"{path} must hold the weights of {type(model).__name__}, but {reason}."
-        ) from error
-
-
 def _resnet20_cifar10(name: str, data: str) -> Workload:
     from engine.datasets.cifar10 import full_cifar10, sample_cifar10
     from engine.datasets.images import AugmentedImages
     from engine.models.resnet_cifar import resnet20
+    from engine.weights import load_weights
 
     train, test = sample_cifar10() if data == "sample" else full_cifar10()
     model = resnet20()
@@ -197,4 +183,36 @@ def _resnet20_cifar10(name: str, data: str) -> Workload:
     )
 
 
-_REGISTRY: dict[str, Callable[[str, str], Workload]] = {"resnet20-cifar10": _resnet20_cifar10}
+def _imagenet(name: str, data: str) -> Workload:
+    from engine.datasets.imagenet import full_imagenet, sample_imagenet
+    from engine.models.imagenet import NETWORKS
+    from engine.weights import load_weights, weights_file
+
+    network = NETWORKS[name]
+    parts: tuple[Dataset[Any], ...] = ()
+    if data == "full":  # before weights are fetched, for the folder may be missing
+        parts = full_imagenet(network.preprocessing)
+    model = network.build()
+    path = network.file() if network.file else weights_file(name, network.fits, network.url)
+    load_weights(model, Path(path), ignored=network.ignored)
+    model.eval()
+    if not parts:
+        calibration, test = sample_imagenet(model, network.preprocessing)
+        parts = calibration, calibration, test
+    return Workload(
+        name=name,
+        model=model,
+        calibration=parts[0],
+        train=parts[1],
+        test=parts[2],
+        origin=f"{name} --data {data}",
+    )
+
+
+_REGISTRY: dict[str, Callable[[str, str], Workload]] = {
+    "resnet20-cifar10": _resnet20_cifar10,
+    "efficientnet-lite0-imagenet": _imagenet,
+    "resnet50-imagenet": _imagenet,
+    "inception-v3-imagenet": _imagenet,
+    "squeezenext-imagenet": _imagenet,
+}

@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -61,6 +62,43 @@ def test_accuracy_and_loss_are_those_of_a_slow_loop(count, batch_size, max_image
     assert found.interval == wilson_interval(right, seen)
     assert found.loss == pytest.approx(mean, rel=1e-5)
     assert found.loss_sem == pytest.approx(spread, rel=1e-4, abs=1e-9)
+
+
+def test_top_5_counts_a_class_among_the_first_five_guesses():
+    images = torch.randn(40, 4, generator=torch.Generator().manual_seed(3))
+    toy = workload(test=TensorDataset(images, torch.arange(40) % 7), metric="top-5")
+    model, right = network(7).eval(), []
+    for image, label in toy.test:
+        scores = model(image[None])[0].tolist()
+        right.append(int(label) in sorted(range(7), key=lambda k: -scores[k])[:5])
+    found = evaluate(model, toy, batch_size=9)
+    assert (found.metric, found.value) == ("top-5", sum(right) / 40)
+    assert found.value > evaluate(model, replace(toy, metric="top-1")).value
+    assert correct_images(model, toy).tolist() == right
+
+
+def test_of_equal_scores_the_first_are_the_guesses():
+    class Undecided(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.zeros(len(x), 40)
+
+    toy = workload(test=TensorDataset(torch.zeros(40, 4), torch.arange(40)), metric="top-5")
+    assert correct_images(Undecided(), toy).tolist() == [True] * 5 + [False] * 35
+
+
+def test_large_images_come_fewer_at_once():
+    class Watching(nn.Module):
+        seen: ClassVar[list[int]] = []
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen.append(len(x))
+            return x.flatten(1)[:, :CLASSES]
+
+    for shape in ((3, 4, 4), (3, 700, 1000)):
+        images = torch.zeros(1, *shape).expand(501, *shape)
+        toy = workload(test=TensorDataset(images, torch.zeros(501, dtype=torch.int64)))
+        evaluate(Watching(), toy, max_images=5 if shape[1] > 4 else None)
+    assert Watching.seen == [500, 1, 3, 2]
 
 
 def test_a_callable_loss_is_weighted_by_mini_batch_sizes():
@@ -165,7 +203,11 @@ def test_arguments_out_of_range_are_refused(given, text):
 @pytest.mark.parametrize(
     ("toy", "text"),
     [
-        (workload(metric="mAP"), "metric must be one of top-1, got 'mAP'."),
+        (workload(metric="mAP"), "metric must be one of top-1, top-5, got 'mAP'."),
+        (
+            workload(metric="top-5"),
+            "metric must be one that can fail, got 'top-5' of 3 outputs: take top-1.",
+        ),
         (workload(0), "dataset must hold at least one image, got 0 images."),
         (
             workload(loss="hinge"),
