@@ -46,16 +46,17 @@ def frontier(arguments: argparse.Namespace) -> None:
         "activation_bit_widths": arguments.activation_bit_widths,
         "same_bits": arguments.same_bits,
     }
-    limits = {name: value for name, value in limits.items() if value}
+    # 0 bits are to be refused, not to be passed over.
+    limits = {name: value for name, value in limits.items() if value or type(value) is int}
     if arguments.budgets:
         plan, cost = _within(arguments, analysis, table, limits), None
     else:
         if arguments.separate:
             raise ValueError("--separate must come with --budgets, got none.")
-        cost = arguments.cost
+        cost = arguments.cost or "size"
         found = analysis.frontier(cost, tolerance=arguments.tolerance, latency=table, **limits)
         if arguments.budget is None:
-            _show_range(arguments, found)
+            _show_range(arguments, found, cost)
             return
         plan = found.within(budget_of(arguments.budget, cost, analysis))
     plan = replace(plan, made_by={**plan.made_by, "command": arguments.command})
@@ -94,9 +95,7 @@ def budget_of(text: str, cost: str, analysis: Analysis) -> float:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What `frontier` may be told, beside bit widths and how to print."""
     parser.add_argument("analysis", type=Path, metavar="ANALYSIS.json")
-    parser.add_argument(
-        "--cost", default="size", choices=tuple(COSTS), help="what plans are measured by (size)"
-    )
+    parser.add_argument("--cost", choices=tuple(COSTS), help="what plans are measured by (size)")
     parser.add_argument(
         "--budget", metavar="COST", help="0.12MiB, 120KiB, 3bits (a weight), 2.5G (bops), 1.5ms"
     )
@@ -163,7 +162,7 @@ def _within(
     limits: dict[str, Any],
 ) -> BitPlan:
     """The plan that keeps to all of --budgets."""
-    for name in ("budget", "tolerance"):
+    for name in ("cost", "budget", "tolerance"):
         if getattr(arguments, name) is not None:
             raise ValueError(f"--{name} must come without --budgets, got both.")
     budgets = {}
@@ -173,6 +172,8 @@ def _within(
             raise ValueError(
                 f"--budgets must be NAME=COST with a name of {', '.join(COSTS)}, got {text!r}."
             )
+        if name in budgets:
+            raise ValueError(f"--budgets must name every cost once, got {name} twice.")
         budgets[name] = budget_of(value, name, analysis)
     if not arguments.separate:
         return analysis.within(budgets, latency=table, **limits)
@@ -188,7 +189,7 @@ def _within(
     return analysis.separate(**budgets, **limits)
 
 
-def _show_range(arguments: argparse.Namespace, found: Frontier) -> None:
+def _show_range(arguments: argparse.Namespace, found: Frontier, cost: str) -> None:
     """Some plans of a frontier, from end to end."""
     if arguments.out is not None:
         raise ValueError("--out must come with --budget, which chooses the plan, got none.")
@@ -197,9 +198,9 @@ def _show_range(arguments: argparse.Namespace, found: Frontier) -> None:
     plans = {f"{i:,}": found.plan(i) for i in indices}
     low, high = (f"{end:,.0f}" for end in found.cost[[0, -1]])
     what = f"{low} to {high} bytes of weights"
-    if arguments.cost != "size":
-        low, high = (cost_text(arguments.cost, float(end)) for end in found.cost[[0, -1]])
-        what = f"{NAMES[arguments.cost]} {low} to {high}"
+    if cost != "size":
+        low, high = (cost_text(cost, float(end)) for end in found.cost[[0, -1]])
+        what = f"{NAMES[cost]} {low} to {high}"
     show(
         arguments,
         {"points": len(found), "shown": [asdict(plan) for plan in plans.values()]},
@@ -227,11 +228,13 @@ def _show_plan(
             for w, a in UNIFORM
             if {w, a} <= set(analysis.bit_widths)
         }
+    if table is not None:
+        others = {name: _timed(analysis, other, table) for name, other in others.items()}
     show(
         arguments,
         {
             "plan": asdict(plan),
-            "uniform": asdict(rival),
+            "uniform": asdict(others[uniform_text(rival)]),
             "others": {name: asdict(other) for name, other in others.items()},
             "out": str(arguments.out) if arguments.out else None,
         },
@@ -239,6 +242,15 @@ def _show_plan(
         *_bit_lines(analysis, plan),
         *([f"saved {arguments.out}"] if arguments.out is not None else []),
     )
+
+
+def _timed(analysis: Analysis, plan: BitPlan, table: LatencyTable) -> BitPlan:
+    """The plan with its time; as it was where the table lacks a pair of its bits."""
+    bits = plan.weight_bits, plan.activation_bits
+    try:
+        return analysis.plan_of(*bits, latency=table, made_by=plan.made_by)
+    except ValueError:
+        return plan
 
 
 def _plan_lines(plans: Mapping[str, BitPlan]) -> list[str]:

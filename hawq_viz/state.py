@@ -21,12 +21,11 @@ from engine.latency import LatencyTable
 from engine.results import BitPlan, FormatError
 from engine.workloads import stored_analysis, workload_names
 from hawq_viz.figures.finetune import MOST_RUNS
-from hawq_viz.viewmodels.studies import COMPARED, Study, other_side
+from hawq_viz.viewmodels.studies import COMPARED, PLANNED, SEVERAL, Study, other_side
 
 STUDIES = 16  # kept in memory
 TABLES = 16  # of latencies, likewise
-SEVERAL = "several"  # in place of a cost: budgets for several at once
-PLANNED = "plan"  # bits of what the cost does not choose: those picked over their own cost
+LEAST, MOST = 1e-6, 1e18  # that a budget may be, whatever its unit
 UNDOS = 50
 SECONDS_UNSEEN = 1.0  # within which a browser may not have seen our last change of its URL
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,120}")
@@ -102,7 +101,7 @@ def decode(parameters: Mapping[str, str]) -> View:
             budget = float(parameters[name])
         except (KeyError, ValueError):
             continue
-        if 0 < budget < float("inf"):
+        if LEAST <= budget <= MOST:
             found[name] = budget
     if parameters.get("at", "") in tuple("12345678"):
         found["at"] = int(parameters["at"])
@@ -244,43 +243,74 @@ def require_analysis() -> Analysis:
 
 
 def require_study() -> Study:
-    """The chosen analysis with its frontier; where there is none, say what to do and stop.
-
-    An analysis without activations is drawn against size, whatever was chosen.
-    """
-    analysis, view = require_analysis(), current()
+    """The chosen analysis with its frontier; where there is none, say what to do and stop."""
+    analysis = require_analysis()
+    if lacks_table(analysis):
+        st.info("The times of the layers are not here any more: load the table again.")
+        st.page_link("../pages/frontier.py", label="To the table", icon=":material/timeline:")
+        st.stop()
     try:
-        cost = view.axis if analysis.activations else "size"
-        if cost == "latency" and latency_table(view) is None:
-            st.info("The times of the layers are not here any more: load the table again.")
-            st.page_link("../pages/frontier.py", label="To the table", icon=":material/timeline:")
-            st.stop()
-        content = _content(analysis_file(view))
-        return _study(*content, cost, _fixed(content, analysis, view, cost), view.table)
+        return _found(analysis)
     except ValueError as error:
         _lead_back(error)
+
+
+def require_plan(study: Study) -> BitPlan:
+    """The plan of the view; where there is none, say why, lead to the frontier and stop."""
+    try:
+        return picked(study)
+    except ValueError as error:
+        st.error(str(error))
+        st.page_link("../pages/frontier.py", label="Pick a plan", icon=":material/timeline:")
+        st.stop()
+
+
+def _found(analysis: Analysis) -> Study:
+    """The study of the view; without activations over size, whatever was chosen.
+
+    Raises:
+        ValueError: If a latency table lacks what it needs.
+    """
+    view = current()
+    cost = view.axis if analysis.activations else "size"
+    content = _content(analysis_file(view))
+    return _study(*content, cost, _fixed(content, analysis, view, cost), view.table)
+
+
+def several(analysis: Analysis) -> bool:
+    """Whether plans have to keep to budgets for several costs."""
+    return current().cost == SEVERAL and bool(analysis.activations)
+
+
+def lacks_table(analysis: Analysis) -> bool:
+    """Whether times are asked for whose table is not here, or not any more."""
+    view = current()
+    asked = view.axis == "latency" or (several(analysis) and view.latency is not None)
+    return asked and bool(analysis.activations) and latency_table(view) is None
 
 
 def picked(study: Study) -> BitPlan:
     """The plan of the view.
 
     Raises:
-        ValueError: If several budgets cannot be met at once.
+        ValueError: If several budgets cannot be met at once, or a latency table lacks the bits of
+            an opened plan.
     """
     view = current()
-    if view.cost == SEVERAL and study.cost == COMPARED and not (view.bits or view.abits):
+    if opened := study.opened(view.bits, view.abits):
+        return opened
+    if several(study.analysis):
         return study.within(view.budgets)
-    return study.plan(getattr(view, study.cost), view.bits, view.abits)
+    return study.plan(getattr(view, study.cost))
 
 
-def planned_inputs() -> dict[str, int]:
+def planned_inputs(analysis: Analysis) -> dict[str, int]:
     """Activation bits of the picked plan; none where it has none, or cannot be found."""
-    view = current()
-    if view.axis == "latency" and latency_table(view) is None:
+    if lacks_table(analysis):
         return {}
     try:
-        return picked(require_study()).activation_bits
-    except ValueError:  # budgets that cannot be met
+        return picked(_found(analysis)).activation_bits
+    except ValueError:  # budgets that cannot be met, a table that lacks times
         return {}
 
 

@@ -7,21 +7,21 @@ from hawq_viz.components.chart import chart, clicked
 from hawq_viz.components.costs import (
     budgets_form,
     choose_cost,
-    latency_missing,
     plan_says,
+    require_table,
     shown_plan,
 )
 from hawq_viz.components.plan import metrics, open_plan
 from hawq_viz.figures import frontier
 from hawq_viz.viewmodels import activations, costs, plans, studies
 
-choose_cost(state.require_analysis())
-if latency_missing():
-    st.stop()
+analysis = state.require_analysis()
+choose_cost(analysis)
+require_table(analysis)
 study = state.require_study()
 view = state.current()
-plan = shown_plan(study)
-several = view.cost == state.SEVERAL and study.cost == studies.COMPARED
+plan, refusal = shown_plan(study)
+several = state.several(analysis)
 slider = studies.budget_slider(study, getattr(view, study.cost))
 
 
@@ -35,12 +35,14 @@ def slide() -> None:
     state.pick(study.cost, st.session_state["budget"] * slider.per_unit)
 
 
-metrics(plans.summarize(study.analysis, plan, study.cost, study.latency))
+metrics(plans.summarize(analysis, plan, study.cost, study.latency))
 left, right = st.columns([3, 2], gap="medium")
 with left:
     if several:
-        budgets_form(study)
+        budgets_form(study, refusal)
     else:
+        if refusal is not None:
+            st.error(str(refusal))
         st.session_state["budget"] = slider.value
         st.slider(
             costs.slider_label(study.cost, slider.unit),
@@ -54,7 +56,7 @@ with left:
         )
     chart(
         frontier.frontier(
-            study.analysis,
+            analysis,
             study.frontier,
             cost=study.cost,
             picked=plan,
@@ -68,8 +70,8 @@ with left:
         table=plans.frontier_table(study),
         on_pick=click,
     )
-    if not study.analysis.activations:
-        st.caption(activations.without(study.analysis))
+    if not analysis.activations:
+        st.caption(activations.without(analysis))
 with right:
     with st.container(horizontal=True, vertical_alignment="center", gap="xxsmall"):
         if st.button("Quantize this plan", icon=":material/compress:", type="primary"):
@@ -83,7 +85,7 @@ with right:
             on_click="ignore",
             help="Download this plan as plan.json",
         )
-        open_plan(study.analysis)
+        open_plan(analysis)
         st.button(
             "",
             icon=":material/undo:",
@@ -100,12 +102,12 @@ with right:
             disabled=state.is_clear(),
             help="Clear: back to the plan this page suggests",
         )
-    if says := plan_says(study, plan):
+    if says := plan_says(study, plan, refusal):
         st.caption(says)
     chart(
-        frontier.plan_bits(study.analysis, plan),
+        frontier.plan_bits(analysis, plan),
         key="plan_bits",
         alt=plans.plan_alt(plan),
         how_to_read=costs.how_to_read_bits(plan),
-        table=plans.plan_table(study.analysis, plan),
+        table=plans.plan_table(analysis, plan),
     )

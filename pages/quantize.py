@@ -8,7 +8,7 @@ from hawq_viz.components.quantize import quantize_page
 from hawq_viz.viewmodels import plans
 
 study = state.require_study()
-summary = plans.summarize(study.analysis, state.picked(study), study.cost, study.latency)
+summary = plans.summarize(study.analysis, state.require_plan(study), study.cost, study.latency)
 
 st.subheader("Quantize: launch the picked plan, and watch it")
 metrics(summary)

@@ -72,6 +72,6 @@ if inputs is not None:
             table=activations.omega_table(analysis),
             on_pick=partial(pick_omega, analysis),
         )
-    activation_panel(analysis, state.planned_inputs())
+    activation_panel(analysis, state.planned_inputs(analysis))
 st.markdown("##### How it was found")
 st.table(analyses.settings(analysis), border="horizontal")

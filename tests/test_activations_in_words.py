@@ -15,7 +15,20 @@ def test_what_is_not_exact_or_stays_float_is_named():
     assert says.startswith("Gauss-Newton traces for 1 of 4 inputs (the first: that of `fc`).")
     assert "1 input stays float: that of `layer2.0.conv2`: its input is made by" in says
     plain = replace(ANALYSIS, activations=ANALYSIS.activations[:2], skipped_activations={})
-    assert activations.exactness(plain) == ""
+    assert activations.exactness(plain) == (
+        "The traces of all inputs are those of the Hessian itself."
+    )
+
+
+def test_what_is_exact_on_both_sides_is_said_once():
+    layers = tuple(x for x in ANALYSIS.layers if x.trace.exact)
+    weights = replace(ANALYSIS, layers=layers)
+    assert "linear in each layer's weights, so" in analyses.exactness(weights)
+    assert activations.exactness(weights).startswith("Gauss-Newton traces for 1 of 4 inputs")
+    both = replace(weights, activations=ANALYSIS.activations[:2], skipped_activations={})
+    assert "in each layer's weights and in each layer's input, so" in analyses.exactness(both)
+    assert activations.exactness(both) == ""
+    assert "each layer's weights, so" in analyses.exactness(replace(both, activations=()))
 
 
 def test_an_analysis_without_activations_says_how_to_get_them():
@@ -67,7 +80,8 @@ def test_one_activation_in_words():
 
 
 def test_settings_say_how_many_tensors():
-    assert (
-        analyses.settings(ANALYSIS)["Inputs of layers"] == "4 tensors, each rounded on 128 images"
+    assert analyses.settings(ANALYSIS)["Inputs of layers"] == (
+        "4 tensors, each rounded on 128 images; error of the trace 13% in the median, "
+        "400% in the worst"
     )
     assert analyses.settings(made_up_analysis())["Inputs of layers"] == "not measured"

@@ -84,11 +84,11 @@ def test_weights_by_size_then_activations_by_memory():
     size = Study.of(ANALYSIS, "size").plan(1500.0)
     app = open_page(size="1500", cost="activation_memory")
     app.selectbox(key="fixed").set_value("plan").run()
-    assert shown(app)["Weights"] == cost_text("size", size.size_bytes)
+    assert shown(app)["Size"] == cost_text("size", size.size_bytes)
     separate = Study.of(ANALYSIS, "activation_memory", fixed=size.weight_bits).plan(None)
-    assert shown(app)["Activations"] == cost_text("size", separate.costs["activation_memory"])
+    assert shown(app)["Memory"] == cost_text("size", separate.costs["activation_memory"])
     app.switch_page("../pages/quantize.py").run()
-    assert shown(app)["Weights"] == cost_text("size", size.size_bytes)
+    assert shown(app)["Size"] == cost_text("size", size.size_bytes)
 
 
 def test_the_picked_plan_is_launched_with_both_bit_widths(monkeypatch):
@@ -119,7 +119,7 @@ def test_several_budgets_are_met_at_once_and_are_in_the_url():
     find(app)
     assert float(app.query_params["size"]) == pytest.approx(size)
     plan = ANALYSIS.within({"size": size, "bops": bops})
-    assert shown(app)["Weights"] == cost_text("size", plan.size_bytes)
+    assert shown(app)["Size"] == cost_text("size", plan.size_bytes)
     assert shown(app)["BOPS"] == cost_text("bops", plan.costs["bops"])
     assert "Best plan within all: Size" in texts(app.caption)
     other = open_page(**app.query_params)
@@ -134,21 +134,67 @@ def test_budgets_that_cannot_be_met_come_with_the_nearest():
     find(app)
     assert "size=1.024" in texts(app.error)
     assert "the nearest that can be met are" in texts(app.error)
-    assert "size" not in app.query_params
+    assert float(app.query_params["size"]) == pytest.approx(1.024)  # a reload says the same
+    assert texts(open_page(**app.query_params).error) == texts(app.error)
+    assert "BOPS " in texts(app.caption)
     app.button(key="nearest").click().run()
     assert not app.error
     least = float(Study.of(ANALYSIS, "size").frontier.cost[0])
     assert float(app.query_params["size"]) == pytest.approx(least)
-    assert shown(app)["Weights"] == cost_text("size", least)
+    assert shown(app)["Size"] == cost_text("size", least)
 
 
 def test_a_link_with_budgets_that_cannot_be_met_says_so():
     app = open_page(cost="several", size="1")
     assert "budgets must be such that" in texts(app.error)
-    assert "No plan is within all budgets" in texts(app.caption)
+    assert "There is no such plan: shown is one that is suggested." in texts(app.caption)
     app.selectbox(key="cost").set_value("bops").run()
     assert not app.error
     assert shown(app)["BOPS"] == cost_text("bops", PLAN.costs["bops"])
+
+
+def test_undo_and_clear_are_in_the_inputs_too():
+    app = open_page(cost="several", size=str(PLAN.size_bytes))
+    whole = app.number_input(key="budget_size").value
+    app.number_input(key="budget_size").set_value(2 * whole)
+    find(app)
+    app.button(key="undo").click().run()
+    assert app.number_input(key="budget_size").value == whole
+    app.switch_page("../pages/sensitivity.py").run()
+    app.switch_page("../pages/frontier.py").run()
+    assert app.number_input(key="budget_size").value == whole
+    app.button(key="clear").click().run()
+    assert app.number_input(key="budget_size").value is None
+
+
+def test_the_least_that_can_be_typed_is_refused_in_a_sentence():
+    app = open_page(cost="several")
+    app.number_input(key="budget_size").set_value(1e-300)
+    find(app)
+    assert "got size=1e-06: the nearest that can be met are" in texts(app.error)
+
+
+def test_a_plan_that_cannot_be_met_is_not_launched_but_leads_back():
+    app = open_page("quantize", cost="several", size="1")
+    assert "budgets must be such that" in texts(app.error)
+    assert not app.metric
+    assert [link.proto.page for link in app.get("page_link")] == [""]
+    assert "Histogram of the input" in alts(open_page("sensitivity", cost="several", size="1"))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"bits": "4444"},
+        {"bits": "444444", "abits": "44"},
+        {"cost": "bops", "bits": "111111", "abits": "1111"},
+        {"cost": "several", "abits": "8"},
+    ],
+)
+def test_bits_of_another_network_are_said_to_fit_no_plan(asked):
+    app = open_page(**asked)
+    assert "The bits in the link fit no plan of this network" in texts(app.caption)
+    assert not app.error
 
 
 def find(app: AppTest) -> None:
@@ -171,6 +217,23 @@ def test_latency_asks_for_a_table_first():
     assert texts(app.info).startswith("The times of the layers are not here any more")
 
 
+@pytest.mark.parametrize("table", ["", "0123456789ab"])
+def test_a_budget_of_latency_among_several_asks_for_the_table_too(table):
+    app = open_page(cost="several", latency="3", size="1500", table=table)
+    assert texts(app.info).startswith("Latency is counted by your own measurements")
+    app = open_page("quantize", cost="several", latency="3", table=table)
+    assert texts(app.info).startswith("The times of the layers are not here any more")
+
+
+def test_a_budget_of_latency_among_several():
+    key = state.keep_table("mine.csv", table())
+    app = open_page(cost="several", latency="70", table=key)
+    times = state.latency_table(state.View(table=key))
+    plan = ANALYSIS.within({"latency": 70.0}, latency=times)
+    assert app.number_input(key="budget_latency").value == 70
+    assert shown(app)["Latency"] == cost_text("latency", plan.costs["latency"])
+
+
 def test_latency_of_a_table_that_was_loaded():
     key = state.keep_table("mine.csv", table())
     app = open_page(cost="latency", table=key)
@@ -185,6 +248,21 @@ def test_a_table_that_is_none_or_lacks_rows_is_one_sentence():
     rows = [row for row in table().decode().splitlines() if not row.startswith("fc,")]
     app = open_page(cost="latency", table=state.keep_table("short.csv", "\n".join(rows).encode()))
     assert "short.csv lacks 'fc'" in texts(app.error)
+    app = open_page("sensitivity", **app.query_params)
+    assert not app.error
+    assert "Histogram of the input" in alts(app)
+
+
+def test_an_opened_plan_that_the_table_lacks_is_one_sentence():
+    rows = [
+        row for row in table().decode().splitlines() if ",32," not in row or "layer2.0.conv2" in row
+    ]
+    key = state.keep_table("few.csv", "\n".join(rows).encode())
+    app = open_page(cost="latency", table=key, bits="444444")
+    assert "few.csv lacks w_bits 4 and a_bits 32 of layer" in texts(app.error)
+    assert "There is no such plan" in texts(app.caption)
+    app = open_page("quantize", cost="latency", table=key, bits="444444")
+    assert "few.csv lacks" in texts(app.error)
 
 
 def test_only_so_many_tables_are_kept():
@@ -214,5 +292,9 @@ def test_an_analysis_without_activations_is_drawn_against_size(tmp_path, monkeyp
     monkeypatch.setattr(state, "stored_analysis", lambda _: path)
     app = open_page(cost="bops")
     assert "Size against Ω" in alts(app)
+    for cost in ("latency", "several"):
+        asked = open_page(cost=cost, latency="3", bops="1e6")
+        assert "Size against Ω" in alts(asked)
+        assert not asked.info
     assert "“Analyse again” measures them too" in texts(app.caption)
     assert "“Analyse again” measures them too" in texts(open_page("sensitivity").caption)

@@ -19,6 +19,7 @@ ANALYSIS = made_up_activations(made_up_analysis())
 TIMES = LatencyTable(
     {(x, w, a): w + a for x in ANALYSIS.names for w in range(2, 9) for a in (*range(2, 9), 32)}
 )
+NO_INPUT = next(iter(ANALYSIS.skipped_activations))
 STUDIES = {
     cost: Study.of(ANALYSIS, cost, latency=TIMES if cost == "latency" else None) for cost in COSTS
 }
@@ -75,11 +76,12 @@ def test_an_opened_plan_has_its_own_bits_on_both_sides():
     plan = ANALYSIS.uniform(3, 5)
     bits, abits = ("".join(map(str, x.values())) for x in (plan.weight_bits, plan.activation_bits))
     study = STUDIES["bops"]
-    assert study.plan(None, bits, abits).activation_bits == plan.activation_bits
+    assert study.opened(bits, abits).activation_bits == plan.activation_bits
+    assert study.opened(bits, abits[1:]) is None
     opened = plans.opened_plan("plan.json", plans.plan_file(plan), ANALYSIS)
     assert opened.activation_bits == plan.activation_bits
     assert plans.opened_says(study, opened).endswith("the best plan that costs no more.")
-    only = study.plan(None, bits, "")
+    only = study.opened(bits, "")
     assert only.activation_bits == {}
     assert "it rounds other things" in plans.opened_says(study, only)
 
@@ -90,13 +92,13 @@ def test_the_rival_is_the_cheapest_uniform_plan_that_is_not_cheaper():
     enough = [x for x in STUDIES["bops"].uniform if x.costs["bops"] >= plan.costs["bops"]]
     assert summary.rival == enough[0]
     assert summary.rival_name == f"Uniform {plans.uniform_text(enough[0])}"
-    assert list(summary.further) == ["Activations", "Peak", "BOPS"]
+    assert list(summary.further) == ["Memory", "Peak", "BOPS"]
     assert summarize(ANALYSIS, plan).rival == summary.rival
     fixed = Study.of(ANALYSIS, "size", fixed=ANALYSIS.uniform(None, 6).activation_bits)
     rival = summarize(ANALYSIS, fixed.plan(None), "size").rival
     assert (plans.uniform_text(rival), rival.activation_bits) == ("W4A6", fixed.fixed)
     inputs = STUDIES["activation_memory"].plan(None)
-    assert summarize(ANALYSIS, inputs).rival_bits == 4
+    assert plans.uniform_text(summarize(ANALYSIS, inputs).rival) == "A4"
     assert summarize(ANALYSIS, ANALYSIS.uniform(4, 4), "bops").rival_size == "same cost"
 
 
@@ -115,7 +117,8 @@ def test_tables_hold_every_cost():
     assert table["input (KiB)"].sum() * 1024 == pytest.approx(plan.costs["activation_memory"])
     assert (table["Ω"] + table["Ω of its input"]).sum() == pytest.approx(plan.omega)
     assert table["bits of its input"][4] == 32  # its input was not found
-    assert "bit operations (operations)" in plans.frontier_table(STUDIES["bops"])
+    assert "bit operations" in plans.frontier_table(STUDIES["bops"])
+    assert "latency (ms)" in plans.frontier_table(STUDIES["latency"])
     assert "memory of all activations (KiB)" in plans.frontier_table(STUDIES["activation_memory"])
 
 
@@ -126,6 +129,22 @@ def test_a_table_to_fill_in_has_every_row_that_is_needed():
     filled = {tuple(row.split(",")[:3]): 1.0 for row in rows}
     table = LatencyTable({(x, int(w), int(a)): ms for (x, w, a), ms in filled.items()})
     assert Study.of(ANALYSIS, "latency", latency=table).plan(None).costs["latency"] == 6.0
+
+
+def test_a_frontier_with_a_tolerance_says_so():
+    assert costs.how_to_read(STUDIES["bops"]).endswith(
+        "Costs are told apart to 0.1% of their range."
+    )
+    assert "none that is no larger has a smaller Ω" in costs.how_to_read(STUDIES["size"])
+    assert "told apart" not in costs.how_to_read(STUDIES["size"])
+
+
+def test_an_opened_plan_that_a_latency_table_lacks_is_refused():
+    short = LatencyTable({key: ms for key, ms in TIMES.times.items() if key[2] != 32})
+    known = LatencyTable(short.times | {k: v for k, v in TIMES.times.items() if k[0] == NO_INPUT})
+    study = Study.of(ANALYSIS, "latency", latency=known)
+    with pytest.raises(ValueError, match="lacks w_bits 4 and a_bits 32 of layer"):
+        study.opened("444444", "")
 
 
 def test_budgets_in_their_units_and_what_was_made_of_them():
@@ -142,6 +161,7 @@ def test_budgets_in_their_units_and_what_was_made_of_them():
     budgets = {"bops": study.plan(None).costs["bops"]}
     says = studies.budgets_says(study, study.within(budgets), budgets)
     assert says.startswith("Best plan within all: BOPS ")
+    assert studies.budgets_text({"size": 2048.0, "bops": 3e6}) == "Size 2.0 KiB; BOPS 3.00 M"
     assert study.within({}) == study.plan(None)
     with pytest.raises(ValueError, match="the nearest that can be met are") as refused:
         study.within({"size": 1.0})

@@ -271,6 +271,14 @@ def test_uniform_plans_are_marked_by_their_bits_at_their_cost(both, study):
     assert named(figure, "this plan").customdata == (plans[0].costs["bops"],)
 
 
+@pytest.mark.parametrize("limit", [1e-6, 1e18])
+def test_a_budget_beyond_all_plans_is_not_drawn(both, study, limit):
+    drawn = frontier.frontier(both, study.frontier, cost="bops", limit=limit)
+    assert not drawn.layout.shapes
+    inside = float(study.frontier.cost[3])
+    assert frontier.frontier(both, study.frontier, cost="bops", limit=inside).layout.shapes
+
+
 @pytest.mark.parametrize(
     ("cost", "value", "text"),
     [

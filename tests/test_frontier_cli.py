@@ -7,6 +7,7 @@ import pytest
 from made_up import made_up_activations, made_up_analysis
 
 from engine.analysis import Analysis
+from engine.latency import LatencyTable
 from engine.results import BitPlan
 from hawq_viz import cli
 from hawq_viz.frontier_cli import budget_of
@@ -148,14 +149,26 @@ def test_latency_from_a_table(capsys, analysis, tmp_path):
     code, said, _ = run(capsys, *line)
     assert code == 0
     assert " ms" in said
-    plan = plan_of(capsys, *line, "--budget", "1.9ms")["plan"]
-    assert plan["costs"]["latency"] <= 1.9
+    found = plan_of(capsys, *line, "--budget", "1.9ms")
+    assert found["plan"]["costs"]["latency"] <= 1.9
+    times = LatencyTable.load(table)
+    expected = ANALYSIS.uniform(4, 8, latency=times).costs
+    assert found["others"]["W4A8"]["costs"] == expected
+    for line_of in (("--budgets", "latency=1.9ms"), ("--cost", "bops", "--budget", "1T")):
+        found = plan_of(capsys, analysis, "--latency", table, *line_of)
+        assert found["others"]["W4A8"]["costs"] == expected
+        assert "latency" in found["uniform"]["costs"]
     table.write_text(
         "\n".join(["layer,w_bits,a_bits,ms", *(row for row in rows if row != "conv<1>,2,8,0.26")])
     )
     code, _, err = run(capsys, *line)
     assert code == 2
     assert f"{table} lacks w_bits 2 and a_bits 8 of layer 'conv<1>'" in err
+    few = [row for row in rows if ",4,8," not in row]
+    table.write_text("\n".join(["layer,w_bits,a_bits,ms", *few]))
+    limits = ("--bit-widths", 2, 8)
+    others = plan_of(capsys, *line, "--budget", "9ms", *limits)["others"]
+    assert "latency" not in others["W4A8"]["costs"]
     table.write_text("layer\n")
     assert run(capsys, *line)[0] == 1
 
@@ -170,6 +183,13 @@ def test_latency_from_a_table(capsys, analysis, tmp_path):
         ),
         (("--budgets", "size=1KiB", "--budget", "3"), "--budget must come without --budgets, got"),
         (("--budgets", "size=9MiB", "--tolerance", 0), "--tolerance must come without --budgets"),
+        (("--budgets", "size=9MiB", "--cost", "bops"), "--cost must come without --budgets"),
+        (
+            ("--budgets", "size=9MiB", "size=1MiB"),
+            "--budgets must name every cost once, got size twice",
+        ),
+        (("--weights", 0), "must be one of the analyzed bit widths .*, got 0"),
+        (("--activations", 0), "must be one of the analyzed bit widths .*, got 0"),
         (("--separate",), "--separate must come with --budgets, got none"),
         (
             ("--budgets", "size=9MiB", "--separate"),

@@ -50,7 +50,7 @@ def test_one_view_as_people_see_it():
     }
 
 
-@pytest.mark.parametrize("size", ["", "large", "nan", "inf", "-3", "0", "1e999"])
+@pytest.mark.parametrize("size", ["", "large", "nan", "inf", "-3", "0", "1e999", "1e300", "5e-324"])
 def test_a_size_that_is_none_is_passed_over(size):
     assert decode({"size": size}).size is None
 

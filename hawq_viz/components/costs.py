@@ -10,8 +10,8 @@ from hawq_viz import state
 from hawq_viz.viewmodels import costs, plans, studies
 from hawq_viz.viewmodels.studies import Study
 
-REFUSED = "_budgets_refused"  # where a callback leaves a sentence and the nearest budgets
 BUDGET = "budget_"  # how the keys of the inputs begin
+SHOWN = "_budgets_shown"  # what they were last filled with
 
 
 def choose_cost(analysis: Analysis) -> None:
@@ -31,8 +31,7 @@ def choose_cost(analysis: Analysis) -> None:
         label_visibility="collapsed",
         on_change=_choose,
     )
-    known = costs.fixed_choices(analysis, cost)
-    if known:
+    if known := costs.fixed_choices(analysis, cost):
         st.session_state["fixed"] = view.fixed if view.fixed in known else ""
         rest.selectbox(
             "What this cost does not choose",
@@ -42,23 +41,22 @@ def choose_cost(analysis: Analysis) -> None:
             label_visibility="collapsed",
             on_change=lambda: state.change(fixed=st.session_state["fixed"]),
         )
-    elif cost == "latency":
+    else:
         with rest.popover("Table of times", icon=":material/table:", width="stretch"):
             _upload(analysis)
 
 
-def latency_missing() -> bool:
-    """Whether latency is asked for and there is no table of times; says what to do then."""
-    view = state.current()
-    if view.axis != "latency" or state.latency_table(view) is not None:
-        return False
-    st.info("Latency is counted by your own measurements: load them above, under “Table of times”.")
-    return True
+def require_table(analysis: Analysis) -> None:
+    """Where times are asked for and there are none, say what to do and stop."""
+    if state.lacks_table(analysis):
+        st.info(
+            "Latency is counted by your own measurements: load them above, under “Table of times”."
+        )
+        st.stop()
 
 
 def _choose() -> None:
     chosen = st.session_state["cost"]
-    st.session_state.pop(REFUSED, None)
     state.change(cost="" if chosen == "size" else chosen, fixed="")
 
 
@@ -81,19 +79,29 @@ def _upload(analysis: Analysis) -> None:
         st.error(str(error))
         return
     st.session_state["_table"] = file.file_id
-    state.change(table=key, cost="latency", latency=None)
+    state.change(table=key, latency=None)
     st.rerun()
 
 
-def budgets_form(study: Study) -> None:
-    """Inputs for a budget in each cost, and a button; what is refused comes with a way out."""
-    fields = studies.budget_fields(study, state.current().budgets)
+def budgets_form(study: Study, refusal: ValueError | None) -> None:
+    """Inputs for a budget in each cost, and a button; what is refused comes with a way out.
+
+    Args:
+        study: Over the cost that is drawn.
+        refusal: Why no plan keeps to the budgets of the view, if none does.
+    """
+    asked = state.current().budgets
+    fields = studies.budget_fields(study, asked)
+    typed = {BUDGET + field.cost: field.value for field in fields}
+    if st.session_state.get(SHOWN) != asked or not typed.keys() <= st.session_state.keys():
+        st.session_state.update(typed)  # after an undo, on another page and back
+        st.session_state[SHOWN] = asked
     with st.form("budgets", border=False):
-        cells = st.columns([1] * len(fields) + [1.1], vertical_alignment="bottom", gap="small")
+        cells = st.columns([1] * len(fields) + [0.9], vertical_alignment="bottom", gap="small")
         for field, cell in zip(fields, cells, strict=False):
-            st.session_state.setdefault(BUDGET + field.cost, field.value)
             cell.number_input(
                 field.label,
+                value=None,
                 min_value=0.0,
                 step=None,
                 format="%g",
@@ -102,56 +110,51 @@ def budgets_form(study: Study) -> None:
                 help=field.help,
             )
         cells[-1].form_submit_button(
-            "Find it", type="secondary", width="stretch", on_click=_ask, args=(study, fields)
+            "Find it", type="secondary", width="stretch", on_click=_ask, args=(fields,)
         )
-    if refused := st.session_state.get(REFUSED):
-        sentence, nearest = refused
-        says, take = st.columns([2.6, 1.5], vertical_alignment="center")
-        says.error(sentence)
-        if nearest:
-            take.button(
-                "Take the nearest",
-                icon=":material/near_me:",
-                key="nearest",
-                width="stretch",
-                on_click=_take,
-                args=(nearest,),
-            )
+    if refusal is None:
+        return
+    says, take = st.columns([2.4, 1.7], vertical_alignment="center")
+    says.error(str(refusal))
+    if nearest := studies.nearest(refusal):
+        take.button(
+            "Take the nearest",
+            icon=":material/near_me:",
+            key="nearest",
+            width="stretch",
+            on_click=_take,
+            args=(nearest,),
+        )
+        take.caption(studies.budgets_text(nearest))
 
 
-def _ask(study: Study, fields: list[studies.Field]) -> None:
+def _ask(fields: list[studies.Field]) -> None:
     typed = {field: st.session_state[BUDGET + field.cost] for field in fields}
-    budgets = {x.cost: value * x.per_unit for x, value in typed.items() if value is not None}
-    try:
-        study.within(budgets)
-    except ValueError as error:
-        st.session_state[REFUSED] = (str(error), studies.nearest(error))
-    else:
-        _take(budgets)
+    _take({x.cost: max(v * x.per_unit, state.LEAST) for x, v in typed.items() if v is not None})
 
 
 def _take(budgets: Mapping[str, float]) -> None:
     """Ask for these budgets and no others."""
-    st.session_state.pop(REFUSED, None)
-    for cost in studies.COSTS:
-        st.session_state.pop(BUDGET + cost, None)  # the form shows what is asked for
     state.change(**{cost: budgets.get(cost) for cost in studies.COSTS})
 
 
-def shown_plan(study: Study) -> BitPlan:
-    """The plan of the view; where its budgets cannot be met, the suggested one, and why."""
+def shown_plan(study: Study) -> tuple[BitPlan, ValueError | None]:
+    """The plan of the view; where there is none, the suggested one and why."""
     try:
-        return state.picked(study)
+        return state.picked(study), None
     except ValueError as error:
-        st.session_state[REFUSED] = (str(error), studies.nearest(error))
-        return study.plan(None)
+        return study.plan(None), error
 
 
-def plan_says(study: Study, plan: BitPlan) -> str:
+def plan_says(study: Study, plan: BitPlan, refusal: ValueError | None) -> str:
     """What sets the shown plan apart from the frontier's own; nothing where that is what it is."""
     view = state.current()
-    if view.bits or view.abits:
+    if refusal is not None:
+        return "There is no such plan: shown is one that is suggested."
+    if plan.made_by.get("opened"):
         return plans.opened_says(study, plan)
-    if view.cost == state.SEVERAL and study.cost == studies.COMPARED:
+    if view.bits or view.abits:
+        return "The bits in the link fit no plan of this network: shown is that of the budget."
+    if state.several(study.analysis):
         return studies.budgets_says(study, plan, view.budgets)
     return ""

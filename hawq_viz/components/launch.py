@@ -48,7 +48,7 @@ def launch_form(summary: Summary, *, primary: bool) -> None:
     rival.checkbox(
         f"Also {summary.rival_name[0].lower()}{summary.rival_name[1:]}",
         key=TYPED + "rival",
-        help="Do the same with the smallest uniform plan that is not smaller, and show both. "
+        help="Do the same with the cheapest uniform plan that is not cheaper, and show both. "
         "A fine-tuning of it waits until the first has ended.",
     )
     start.button(

@@ -5,6 +5,7 @@ import streamlit as st
 from engine.analysis import Analysis
 from hawq_viz import state
 from hawq_viz.viewmodels.plans import Summary, opened_plan
+from hawq_viz.viewmodels.studies import SHORT
 
 
 def metrics(summary: Summary) -> None:
@@ -13,7 +14,7 @@ def metrics(summary: Summary) -> None:
     columns = iter(st.columns(4 + max(1, len(further))))
     smaller = f"{summary.compression} smaller than float32: {summary.average_bits}."
     next(columns).metric(
-        "Weights" if further else "Size of the weights", summary.size, help=smaller
+        SHORT["size"] if further else "Size of the weights", summary.size, help=smaller
     )
     for name, (text, explained) in further.items():
         next(columns).metric(name, text, help=explained)
@@ -52,8 +53,9 @@ def open_plan(analysis: Analysis) -> None:
             st.error(str(error))
             return
     st.session_state["_opened"] = file.file_id
+    budget = {"size": plan.size_bytes} if state.current().axis == "size" else {}
     state.change(
-        size=plan.size_bytes,
+        **budget,
         bits="".join(map(str, plan.weight_bits.values())),
         abits="".join(map(str, plan.activation_bits.values())),
     )

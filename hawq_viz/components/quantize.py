@@ -114,7 +114,7 @@ def _rounded(analysis: Analysis, run: jobs.RunView) -> None:
         alt=measured.accuracies_alt(found, run.options),
         how_to_read=(
             f"{measured.images_sentence(found)} Bars are 95 % intervals; the uniform network is "
-            "the smallest that is not smaller than the plan."
+            "the cheapest that is not cheaper than the plan."
         ),
     )
     numbers(measured.accuracy_table(analysis, run.options, found))

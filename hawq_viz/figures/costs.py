@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
+from engine.frontier import Frontier
 from engine.results import BitPlan
 
 KIB, MIB = 2**10, 2**20
@@ -45,6 +46,11 @@ def cost_text(cost: str, value: float) -> str:
 def cost_of(plan: BitPlan, cost: str) -> float:
     """One cost of a plan; those of older files know only their size."""
     return plan.size_bytes if cost == "size" else plan.costs[cost]
+
+
+def tolerance_of(frontier: Frontier) -> float:
+    """The share of the range of costs by which a frontier may have passed plans over."""
+    return float(frontier.plan(0).made_by.get("tolerance") or 0.0) if frontier.plan_of else 0.0
 
 
 def in_a_row(bits: Mapping[str, int]) -> str:

@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from engine.analysis import Analysis
 from engine.frontier import Frontier, Overlay
 from engine.results import BitPlan
-from hawq_viz.figures.costs import NAMES, Unit, cost_of, cost_text, plan_text, uniform_text, unit
+from hawq_viz.figures.costs import (
+    NAMES,
+    cost_of,
+    cost_text,
+    plan_text,
+    tolerance_of,
+    uniform_text,
+    unit,
+)
 from hawq_viz.figures.theme import (
     BLUE,
     GREEN,
@@ -54,9 +62,9 @@ def frontier(
         line: Its frontier over that cost.
         cost: One of `engine.analysis.COSTS`.
         picked: The plan to mark, on the frontier or not.
-        overlays: Of the same costs and Ω.
+        overlays: Of the same costs and Ω, named as in `LINES`.
         uniform: Plans with the same bits everywhere, to mark by them.
-        limit: A budget in this cost, to draw as an upright line.
+        limit: A budget in this cost, to draw as an upright line where it parts the plans.
     """
     scale = unit(cost, float(line.cost[-1]))
     axis = f"{NAMES[cost]} ({scale.name})" if scale.name else NAMES[cost]
@@ -80,15 +88,13 @@ def frontier(
         y=line.omega[drawn].tolist(),
         customdata=line.cost[drawn].tolist(),
         mode="lines+markers",
-        name="exact frontier" if not _tolerance(line) else "frontier",
+        name="frontier" if tolerance_of(line) else "exact frontier",
         line={"shape": "hv", "color": BLUE, "width": 3},
         marker={"size": 5, "color": BLUE},
         hovertext=_drawn_texts(line, cost, 4 * analysis.parameters),
         hoverinfo="text",
     )
     for overlay in overlays:
-        if overlay.name not in LINES:
-            continue
         name, colour, dash = LINES[overlay.name]
         drawn = thinned(overlay.cost, overlay.omega)
         figure.add_scatter(
@@ -100,15 +106,28 @@ def frontier(
             line={"shape": "hv", "color": colour, "width": 2, "dash": dash},
             hovertemplate=f"{name}<br>%{{x:.1f}} {scale.name}, Ω %{{y:.3g}}<extra></extra>",
         )
-    for overlay in overlays:
-        if overlay.name == "uniform":
-            widths = [analysis.bit_widths[option] for option in overlay.choices[:, 0]]
-            names = [f"{bits} bits" for bits in widths]
-            _add_uniform(figure, overlay.cost.tolist(), overlay.omega.tolist(), names, scale)
     if uniform:
-        costs = [cost_of(plan, cost) for plan in uniform]
-        omegas, names = [plan.omega for plan in uniform], list(map(uniform_text, uniform))
-        _add_uniform(figure, costs, omegas, names, scale)
+        figure.add_scatter(
+            x=[cost_of(plan, cost) / scale.divisor for plan in uniform],
+            y=[plan.omega for plan in uniform],
+            customdata=[cost_of(plan, cost) for plan in uniform],
+            mode="markers+text",
+            name="uniform bits",
+            text=list(map(uniform_text, uniform)),
+            textposition="top right",
+            textfont={"size": 12.5, "color": INK},
+            cliponaxis=False,
+            marker={
+                "size": 9,
+                "symbol": "square",
+                "color": VERMILION,
+                "line": {"color": PAPER, "width": 1},
+            },
+            hovertemplate=(
+                f"uniform %{{text}}<br>%{{x:.4g}} {scale.name}, Ω %{{y:.3g}}"
+                "<br>click: the best plan that costs no more<extra></extra>"
+            ),
+        )
     if picked is not None:
         figure.add_scatter(
             x=[cost_of(picked, cost) / scale.divisor],
@@ -125,7 +144,7 @@ def frontier(
             hovertext=[_about(picked, cost, 4 * analysis.parameters)],
             hoverinfo="text",
         )
-    if limit is not None:
+    if limit is not None and line.cost[0] <= limit <= line.cost[-1]:
         figure.add_vline(
             limit / scale.divisor,
             line={"color": INK, "width": 1.5, "dash": "dot"},
@@ -133,37 +152,6 @@ def frontier(
             annotation_position="bottom right",
         )
     return figure
-
-
-def _tolerance(line: Frontier) -> float:
-    """The share of the cost range by which a frontier may have passed plans over."""
-    return float(line.plan(0).made_by.get("tolerance") or 0.0) if line.plan_of else 0.0
-
-
-def _add_uniform(
-    figure: go.Figure, costs: list[float], omegas: list[float], names: list[str], scale: Unit
-) -> None:
-    figure.add_scatter(
-        x=[cost / scale.divisor for cost in costs],
-        y=omegas,
-        customdata=costs,
-        mode="markers+text",
-        name="uniform bits",
-        text=names,
-        textposition="top right",
-        textfont={"size": 12.5, "color": INK},
-        cliponaxis=False,
-        marker={
-            "size": 9,
-            "symbol": "square",
-            "color": VERMILION,
-            "line": {"color": PAPER, "width": 1},
-        },
-        hovertemplate=(
-            f"uniform %{{text}}<br>%{{x:.4g}} {scale.name}, Ω %{{y:.3g}}"
-            "<br>click: the best plan that costs no more<extra></extra>"
-        ),
-    )
 
 
 @lru_cache(maxsize=8)

@@ -18,12 +18,17 @@ def without(analysis: Analysis) -> str:
 
 
 def exactness(analysis: Analysis) -> str:
-    """Whether the activations' traces are the Hessian's own, and which stay float; or nothing."""
+    """Which activations' traces are not the Hessian's own, and which stay float; or nothing.
+
+    That all are is said here only where it is not so of the weights, see `analyses.exactness`.
+    """
     inexact = [x.name for x in analysis.activations if not x.trace.exact]
     says = ""
     if inexact:
         which = f"{len(inexact)} of {len(analysis.activations)} inputs"
         says = f"Gauss-Newton traces for {which} (the first: that of `{inexact[0]}`). "
+    elif not analysis.exact:
+        says = "The traces of all inputs are those of the Hessian itself. "
     if skipped := analysis.skipped_activations:
         named = "; ".join(f"that of `{name}`: {why}" for name, why in skipped.items())
         count = f"{len(skipped)} input" + ("s stay" if len(skipped) > 1 else " stays")

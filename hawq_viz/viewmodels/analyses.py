@@ -1,6 +1,7 @@
 """How an analysis was made and what it found, in words and tables."""
 
 from collections.abc import Iterable
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -24,12 +25,14 @@ STOPPED = {
 
 
 def exactness(analysis: Analysis) -> str:
-    """Whether the traces are the Hessian's own, in a sentence."""
+    """Whether the traces are the Hessian's own, in a sentence; of inputs only where all are."""
     inexact = [layer.name for layer in analysis.layers if not layer.trace.exact]
+    inputs = [x.trace.exact for x in analysis.activations]
     if not inexact:
+        both = " and in each layer's input" if inputs and all(inputs) else ""
         return (
-            "Exact for this network: it is piecewise linear in each layer's weights, so what is "
-            "estimated is the trace of the Hessian itself."
+            f"Exact for this network: it is piecewise linear in each layer's weights{both}, so "
+            "what is estimated is the trace of the Hessian itself."
         )
     which = "every layer" if len(inexact) == len(analysis.layers) else f"{len(inexact)} layers"
     return (
@@ -66,7 +69,11 @@ def _activations(analysis: Analysis) -> str:
     if not found:
         return "not measured"
     rounded = ", ".join(sorted({f"{x.images:,}" for x in found}))
-    return f"{len(found)} tensors, each rounded on {rounded} images"
+    errors = sorted(x.trace.relative_sem for x in found)
+    return (
+        f"{len(found)} tensors, each rounded on {rounded} images; error of the trace "
+        f"{median(errors):.0%} in the median, {errors[-1]:.0%} in the worst"
+    )
 
 
 def trace_table(analysis: Analysis) -> pd.DataFrame:

@@ -4,9 +4,10 @@ import csv
 import io
 
 from engine.analysis import Analysis
+from engine.latency import COLUMNS, FLOAT_BITS
 from engine.results import BitPlan
 from hawq_viz.figures.costs import NAMES
-from hawq_viz.viewmodels.studies import Study, other_side
+from hawq_viz.viewmodels.studies import PLANNED, SEVERAL, Study, other_side
 
 CHOICES = {
     "size": "Cost: size of the weights",
@@ -14,7 +15,7 @@ CHOICES = {
     "activation_memory": "Cost: activation memory",
     "activation_peak": "Cost: activation peak",
     "latency": "Cost: latency (your table)",
-    "several": "Several costs at once",
+    SEVERAL: "Several costs at once",
 }
 HEADINGS = {
     "size": "by size",
@@ -22,11 +23,10 @@ HEADINGS = {
     "activation_memory": "by memory",
     "activation_peak": "by peak",
     "latency": "by latency",
-    "several": "within budgets",
+    SEVERAL: "within budgets",
 }
-COLUMNS = ("layer", "w_bits", "a_bits", "ms")
 TABLE_HELP = (
-    "A CSV with the columns layer, w_bits, a_bits, ms: how long each layer takes at each pair of "
+    f"A CSV with the columns {', '.join(COLUMNS)}: how long each layer takes at each pair of "
     "bits. It is kept while this server runs."
 )
 
@@ -38,12 +38,12 @@ def heading(cost: str) -> str:
 
 def fixed_choices(analysis: Analysis, cost: str) -> dict[str, str]:
     """What may be said of the bits that a cost does not choose; nothing where it chooses all."""
-    side = other_side(cost) if cost in CHOICES and cost != "several" else ""
+    side = other_side(cost) if cost != SEVERAL else ""
     if not side:
         return {}
     name, own = side.capitalize(), "activation memory" if side == "inputs" else "size"
     uniform = {str(bits): f"{name}: {bits} bits" for bits in reversed(analysis.bit_widths)}
-    return {"": f"{name}: float", "plan": f"{name}: as picked over {own}", **uniform}
+    return {"": f"{name}: float", PLANNED: f"{name}: as picked over {own}", **uniform}
 
 
 def empty_table(analysis: Analysis) -> str:
@@ -54,7 +54,7 @@ def empty_table(analysis: Analysis) -> str:
     read = {name for x in analysis.activations for name in x.readers}
     for layer in analysis.layers:
         for bits in analysis.bit_widths:
-            for input_bits in analysis.bit_widths if layer.name in read else (32,):
+            for input_bits in analysis.bit_widths if layer.name in read else (FLOAT_BITS,):
                 rows.writerow((layer.name, bits, input_bits, ""))
     return text.getvalue()
 
@@ -67,19 +67,18 @@ def slider_label(cost: str, unit: str) -> str:
 
 def how_to_read(study: Study) -> str:
     """The line under the frontier."""
+    than = "is no larger" if study.cost == "size" else "costs no more"
     says = (
-        "Each point is one choice of bits for all layers; none of its size has a smaller Ω. "
+        f"Each point is one choice of bits for all layers; none that {than} has a smaller Ω. "
         "**Click a point** to pick it. The gap up to the squares is what mixing bits gains. "
     )
-    if study.cost != "size":
-        says = says.replace("of its size", "that costs no more")
     if study.overlays:
         says += (
             "The paper's rule never gives fewer bits where the trace is larger; greedy buys the "
             "most Ω per byte, step by step."
         )
     if tolerance := study.tolerance:
-        says += f"Plans within {tolerance:.1%} of the range of costs may have been passed over."
+        says += f"Costs are told apart to {tolerance:.1%} of their range."
     return says
 
 

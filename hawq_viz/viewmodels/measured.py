@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from engine.analysis import Analysis
+from engine.latency import FLOAT_BITS
 from engine.results import BitPlan, Evaluation
-from hawq_viz.viewmodels.plans import FLOAT_BITS, KIB, Summary, size_text
+from hawq_viz.figures.costs import KIB
+from hawq_viz.viewmodels.plans import Summary, size_text
 from hawq_viz.viewmodels.runs import bits_text
 
 if TYPE_CHECKING:

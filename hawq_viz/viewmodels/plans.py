@@ -7,13 +7,11 @@ import pandas as pd
 
 from engine.analysis import COSTS, Analysis
 from engine.choices import OF_ACTIVATIONS, OF_WEIGHTS
-from engine.latency import LatencyTable
+from engine.latency import FLOAT_BITS, LatencyTable
 from engine.results import BitPlan
-from hawq_viz.figures.costs import NAMES, cost_of, cost_text, in_a_row, plan_text, uniform_text
+from hawq_viz.figures.costs import KIB, NAMES, cost_of, cost_text, in_a_row, plan_text, uniform_text
 from hawq_viz.viewmodels.studies import SHORT, Study, uniform_plans
 
-FLOAT_BITS = 32
-KIB = 2**10
 TABLE_ROWS = 41  # of a frontier that may hold ten thousands of plans
 
 
@@ -71,11 +69,6 @@ class Summary:
     def ratio(self) -> str:
         """The same for people."""
         return f"{self.omega_ratio:.2f}×" if self.omega_ratio < 100 else f"{self.omega_ratio:,.0f}×"
-
-    @property
-    def rival_bits(self) -> int:
-        """Bits of the uniform plan's weights, or else of its activations."""
-        return list((self.rival.weight_bits or self.rival.activation_bits).values())[-1]
 
     @property
     def rival_name(self) -> str:
@@ -170,9 +163,8 @@ def frontier_table(study: Study) -> pd.DataFrame:
 def _further_cost(plan: BitPlan, cost: str) -> dict[str, float]:
     if cost == "size":
         return {}
-    bytes_ = COSTS[cost] == "bytes"
-    name = f"{NAMES[cost]} ({'KiB' if bytes_ else COSTS[cost]})"
-    return {name: cost_of(plan, cost) / (KIB if bytes_ else 1)}
+    unit, divisor = {"bytes": (" (KiB)", KIB), "ms": (" (ms)", 1)}.get(COSTS[cost], ("", 1))
+    return {NAMES[cost] + unit: cost_of(plan, cost) / divisor}
 
 
 def plan_table(analysis: Analysis, plan: BitPlan) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """One analysis over one cost: its frontier, what other rules reach, and the plan that is picked."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
@@ -10,11 +10,13 @@ from engine.choices import OF_ACTIVATIONS, OF_WEIGHTS
 from engine.frontier import Frontier, Overlay, greedy_path, monotone_frontier
 from engine.latency import LatencyTable
 from engine.results import BitPlan
-from hawq_viz.figures.costs import NAMES, cost_of, cost_text, unit
+from hawq_viz.figures.costs import NAMES, cost_of, cost_text, tolerance_of, unit
 
 SLIDER_STEPS = 400  # about, from the cheapest plan to the dearest
 BOTH = (4, 8)  # bits of weights and of inputs in the uniform plan where they differ
+SEVERAL = "several"  # in place of a cost: budgets for several at once
 COMPARED = "bops"  # the cost that plans for several costs are drawn over
+PLANNED = "plan"  # bits of what the cost does not choose: those picked over their own cost
 
 
 def chooses_both(cost: str) -> bool:
@@ -86,16 +88,23 @@ class Study:
             return self.suggested
         return self.frontier.index_within(max(budget, float(self.frontier.cost[0])))
 
-    def plan(self, budget: float | None, bits: str = "", input_bits: str = "") -> BitPlan:
-        """The plan with these bits, a digit a layer or activation; else that of the budget."""
+    def plan(self, budget: float | None) -> BitPlan:
+        """The frontier's plan of a budget, or the suggested one."""
+        return self.frontier.plan(self.point(budget))
+
+    def opened(self, bits: str, input_bits: str) -> BitPlan | None:
+        """The plan with these bits, a digit a layer or activation; none if they fit no plan here.
+
+        Raises:
+            ValueError: If a latency table lacks them.
+        """
         analysis = self.analysis
         weights = _digits(bits, analysis.names, analysis.bit_widths)
         inputs = _digits(input_bits, [x.name for x in analysis.activations], analysis.bit_widths)
-        if weights or inputs:
-            opened = {"opened": True}
-            times = self.latency if self.cost == "latency" else None
-            return analysis.plan_of(weights, inputs, latency=times, made_by=opened)
-        return self.frontier.plan(self.point(budget))
+        if weights is None or inputs is None or not (weights or inputs):
+            return None
+        times = self.latency if self.cost == "latency" else None
+        return analysis.plan_of(weights, inputs, latency=times, made_by={"opened": True})
 
     def within(self, budgets: Mapping[str, float]) -> BitPlan:
         """The best plan within several budgets at once; without any, the suggested one.
@@ -105,12 +114,15 @@ class Study:
         """
         if not budgets:
             return self.plan(None)
-        return _within(self, tuple(budgets.items()))
+        found = _within(self, tuple(budgets.items()))
+        if isinstance(found, ValueError):
+            raise found
+        return found
 
     @property
     def tolerance(self) -> float:
         """The share of the range of costs by which the frontier may have passed plans over."""
-        return float(self.frontier.plan(0).made_by.get("tolerance") or 0.0)
+        return tolerance_of(self.frontier)
 
     def above_frontier(self, plan: BitPlan) -> float:
         """Ω of a plan over the least there is at its cost; 1 on the frontier."""
@@ -137,16 +149,22 @@ class Study:
 
 
 @lru_cache(maxsize=16)
-def _within(study: Study, budgets: tuple[tuple[str, float], ...]) -> BitPlan:
+def _within(study: Study, budgets: tuple[tuple[str, float], ...]) -> BitPlan | ValueError:
+    """A plan, or why there is none: both take a while, and the page asks at every click."""
     times = study.latency if "latency" in dict(budgets) else None
-    return study.analysis.within(dict(budgets), latency=times)
+    try:
+        return study.analysis.within(dict(budgets), latency=times)
+    except ValueError as error:
+        return error
 
 
-def _digits(digits: str, names: tuple[str, ...] | list[str], widths: tuple[int, ...]) -> dict:
-    """Bits by name, of a digit a name; none if they are of another network."""
+def _digits(digits: str, names: Sequence[str], widths: tuple[int, ...]) -> dict[str, int] | None:
+    """Bits by name, of a digit a name, empty for float; none if they are of another network."""
     chosen = tuple(map(int, digits))
+    if not chosen:
+        return {}
     fits = len(chosen) == len(names) and set(chosen) <= set(widths)
-    return dict(zip(names, chosen, strict=True)) if fits else {}
+    return dict(zip(names, chosen, strict=True)) if fits else None
 
 
 def _chosen(plan: BitPlan, cost: str) -> list[int]:
@@ -238,8 +256,7 @@ class Field:
 
     cost: str
     label: str
-    unit: str
-    per_unit: float
+    per_unit: float  # worth of its unit in the cost's own
     value: float | None  # none: no budget
     help: str
 
@@ -257,10 +274,9 @@ def budget_fields(study: Study, budgets: Mapping[str, float]) -> list[Field]:
         fields.append(
             Field(
                 cost,
-                f"{FIELDS.get(cost, SHORT[cost])} ({chosen.name})",
-                chosen.name,
+                f"{SHORT[cost]} ({chosen.name})" if chosen.name else SHORT[cost],
                 chosen.divisor,
-                None if asked is None else round(asked / chosen.divisor, 6),
+                None if asked is None else asked / chosen.divisor,
                 f"{NAMES[cost].capitalize()}{span}. Blank: no budget.",
             )
         )
@@ -269,18 +285,15 @@ def budget_fields(study: Study, budgets: Mapping[str, float]) -> list[Field]:
 
 SHORT = {
     "size": "Size",
-    "activation_memory": "Activations",
+    "activation_memory": "Memory",
     "activation_peak": "Peak",
     "bops": "BOPS",
     "latency": "Latency",
 }
-FIELDS = {"activation_memory": "Memory"}  # where there is less room
 
 
 def budgets_says(study: Study, plan: BitPlan, budgets: Mapping[str, float]) -> str:
     """What a plan within several budgets uses of each."""
-    if any(cost_of(plan, cost) > budget * (1 + 1e-9) for cost, budget in budgets.items()):
-        return "No plan is within all budgets: shown is one that is suggested."
     used = [
         f"{SHORT[cost]} {cost_text(cost, cost_of(plan, cost))} of {cost_text(cost, budget)}"
         for cost, budget in budgets.items()
@@ -294,6 +307,11 @@ def budgets_says(study: Study, plan: BitPlan, budgets: Mapping[str, float]) -> s
         else ""
     )
     return f"Best plan within all: {'; '.join(used)}.{more}"
+
+
+def budgets_text(budgets: Mapping[str, float]) -> str:
+    """Several budgets in their units."""
+    return "; ".join(f"{SHORT[cost]} {cost_text(cost, most)}" for cost, most in budgets.items())
 
 
 def nearest(error: ValueError) -> dict[str, float]:

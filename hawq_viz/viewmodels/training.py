@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from engine.latency import FLOAT_BITS
 from engine.recipe import ACTIVATION_RANGES, BATCH_NORMS, OPTIMIZERS, STEP_SIZES, Recipe
 from engine.results import BitPlan, Evaluation
+from hawq_viz.figures.costs import KIB
 from hawq_viz.figures.finetune import Course, thinned
 from hawq_viz.viewmodels.measured import ROUNDING, overlap, rounded_so, than
-from hawq_viz.viewmodels.plans import FLOAT_BITS, KIB
 from hawq_viz.viewmodels.runs import RECIPES, bits_text, duration, recipe_of, run_name
 
 if TYPE_CHECKING:
