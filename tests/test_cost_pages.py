@@ -59,7 +59,7 @@ def test_another_cost_is_chosen_and_is_in_the_url():
     app.selectbox(key="cost").set_value("bops").run()
     assert app.query_params == {"workload": WORKLOAD, "cost": "bops"}
     assert shown(app)["BOPS"] == cost_text("bops", PLAN.costs["bops"])
-    assert shown(app)["Uniform W4A4"].endswith("× the Ω")
+    assert shown(app)["Ω of W4A4"].endswith("×")
     assert "Bit operations against Ω" in alts(app)
     assert "of what layers read: 8" in alts(app)
     app.slider(key="budget").set_value(app.slider(key="budget").max).run()

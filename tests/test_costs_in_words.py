@@ -194,4 +194,9 @@ def test_a_run_is_of_a_plan_if_both_bit_widths_are_its():
     assert not runs.is_of(run, replace(plan, activation_bits={}))
     summary = summarize(ANALYSIS, plan, "bops")
     names = measured.network_names(measured.quantize_options(summary, "sample"))
-    assert names["uniform"].startswith("uniform W4A4, ")
+    rival = summary.rival
+    size, bops = (plans.cost_text(cost, rival.costs[cost]) for cost in ("size", "bops"))
+    assert names["uniform"] == f"uniform W4A4, {size},\n{bops} BOPS"
+    weights = summarize(ANALYSIS, ANALYSIS.uniform(4))
+    names = measured.network_names(measured.quantize_options(weights, "sample"))
+    assert names["plan"] == f"HAWQ-V2, {weights.size}"

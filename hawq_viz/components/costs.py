@@ -97,7 +97,7 @@ def budgets_form(study: Study, refusal: ValueError | None) -> None:
         st.session_state.update(typed)  # after an undo, on another page and back
         st.session_state[SHOWN] = asked
     with st.form("budgets", border=False):
-        cells = st.columns([1] * len(fields) + [0.9], vertical_alignment="bottom", gap="small")
+        cells = st.columns([1] * len(fields) + [0.9], vertical_alignment="bottom", gap="xsmall")
         for field, cell in zip(fields, cells, strict=False):
             cell.number_input(
                 field.label,
@@ -107,7 +107,7 @@ def budgets_form(study: Study, refusal: ValueError | None) -> None:
                 format="%g",
                 key=BUDGET + field.cost,
                 placeholder="any",
-                help=field.help,
+                help=field.help if len(fields) < len(studies.COSTS) else None,  # no room
             )
         cells[-1].form_submit_button(
             "Find it", type="secondary", width="stretch", on_click=_ask, args=(fields,)

@@ -30,8 +30,8 @@ def metrics(summary: Summary) -> None:
         "½Ω" if further else "Predicted loss rise, ½Ω", f"+{summary.loss_increase}"
     )
     next(columns).metric(
-        summary.rival_name if further else f"{summary.rival_name}, {summary.rival_size}",
-        f"{summary.ratio} the Ω",
+        f"Ω of {summary.rival_text}" if further else f"{summary.rival_name}, {summary.rival_size}",
+        summary.ratio if further else f"{summary.ratio} the Ω",
         help=f"The cheapest uniform plan that is not cheaper ({summary.rival_size}). Above 1× "
         "this plan is the better of the two.",
     )

@@ -112,10 +112,7 @@ def _rounded(analysis: Analysis, run: jobs.RunView) -> None:
         quantize.accuracies(found, measured.network_names(run.options)),
         key=f"accuracies_{run.id}",
         alt=measured.accuracies_alt(found, run.options),
-        how_to_read=(
-            f"{measured.images_sentence(found)} Bars are 95 % intervals; the uniform network is "
-            "the cheapest that is not cheaper than the plan."
-        ),
+        how_to_read=(f"{measured.images_sentence(found)} Bars are 95 % intervals."),
     )
     numbers(measured.accuracy_table(analysis, run.options, found))
 

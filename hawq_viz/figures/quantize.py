@@ -20,7 +20,7 @@ def accuracies(results: Mapping[str, Evaluation], names: Mapping[str, str] = NAM
 
     Args:
         results: Of "float", "plan" and "uniform", those that are there.
-        names: What to call them; one without a result keeps its row.
+        names: What to call them, in a line or two; one without a result keeps its row.
     """
     lowest = min((evaluation.interval[0] for evaluation in results.values()), default=1.0)
     start = next(edge for edge in (0.8, 0.5, -1.0) if edge < lowest)
@@ -36,7 +36,7 @@ def accuracies(results: Mapping[str, Evaluation], names: Mapping[str, str] = NAM
         },
         yaxis={
             "tickvals": list(range(len(rows))),
-            "ticktext": [escape(names[row]) for row in rows],
+            "ticktext": [_lines(names[row]) for row in rows],
             "range": [len(rows) - 0.5, -0.5],
             "showgrid": False,
             "ticks": "",
@@ -71,7 +71,7 @@ def accuracies(results: Mapping[str, Evaluation], names: Mapping[str, str] = NAM
                 "line": {"color": INK, "width": 1},
             },
             hovertext=[
-                f"<b>{escape(names[row])}</b><br>{escape(found.metric)} {found.value:.2%}<br>"
+                f"<b>{_lines(names[row])}</b><br>{escape(found.metric)} {found.value:.2%}<br>"
                 f"95 % interval {low:.2%} … {high:.2%}<br>{found.samples:,} images<br>"
                 f"loss {found.loss:.4f} ± {found.loss_sem:.4f}"
             ],
@@ -79,6 +79,10 @@ def accuracies(results: Mapping[str, Evaluation], names: Mapping[str, str] = NAM
             name=names[row],
         )
     return figure
+
+
+def _lines(name: str) -> str:
+    return escape(name).replace("\n", "<br>")
 
 
 def _metric(results: Mapping[str, Evaluation]) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from engine.analysis import Analysis
 from engine.latency import FLOAT_BITS
 from engine.results import BitPlan, Evaluation
-from hawq_viz.figures.costs import KIB
+from hawq_viz.figures.costs import KIB, cost_text
 from hawq_viz.viewmodels.plans import Summary, size_text
 from hawq_viz.viewmodels.runs import bits_text
 
@@ -62,12 +62,21 @@ def evaluations(run: "RunView") -> dict[str, Evaluation]:
 
 
 def network_names(options: Mapping[str, Any]) -> dict[str, str]:
-    """What to call the networks of a quantize run in a chart."""
+    """What to call the networks of a quantize run in a chart: by their bits and costs."""
     plan, uniform = options["plan"], options.get("uniform")
-    names = {"float": "float32", "plan": f"HAWQ-V2, {size_text(plan['size_bytes'])}"}
+    names = {"float": "float32", "plan": f"HAWQ-V2, {_costs_text(plan)}"}
     if uniform:
-        names["uniform"] = f"{bits_text(uniform)}, {size_text(uniform['size_bytes'])}"
+        names["uniform"] = f"{bits_text(uniform)}, {_costs_text(uniform)}"
     return names
+
+
+def _costs_text(plan: Mapping[str, Any]) -> str:
+    """Size; and bit operations where inputs are rounded, as plans of one size differ in them."""
+    size = size_text(plan["size_bytes"])
+    bops = plan.get("costs", {}).get("bops")
+    if bops is None or not plan.get("activation_bits"):
+        return size
+    return f"{size},\n{cost_text('bops', bops)} BOPS"
 
 
 def accuracy_table(
@@ -131,7 +140,7 @@ def images_sentence(found: Mapping[str, Evaluation]) -> str:
 
 def accuracies_alt(found: Mapping[str, Evaluation], options: Mapping[str, Any]) -> str:
     """The accuracies in words."""
-    names = network_names(options)
+    names = {name: " ".join(text.split()) for name, text in network_names(options).items()}
     return "Measured: " + "; ".join(
         f"{names[name]}: {x.value:.2%} ({x.interval[0]:.2%} to {x.interval[1]:.2%})"
         for name, x in found.items()

@@ -71,9 +71,14 @@ class Summary:
         return f"{self.omega_ratio:.2f}×" if self.omega_ratio < 100 else f"{self.omega_ratio:,.0f}×"
 
     @property
+    def rival_text(self) -> str:
+        """The bits of the uniform plan."""
+        return uniform_text(self.rival)
+
+    @property
     def rival_name(self) -> str:
         """The uniform plan, named by its bits."""
-        return f"Uniform {uniform_text(self.rival)}"
+        return f"Uniform {self.rival_text}"
 
     @property
     def rival_size(self) -> str:
