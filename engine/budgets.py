@@ -20,6 +20,7 @@ from engine.frontier import Frontier, check_tolerance
 from engine.joint import Pairs, pair_table
 
 SCALE = 1e3  # of rows and Ω, so that the solver's millionths are parts in 10^9
+LEAST_SHARE = 1e-6  # of the dearest choice of all layers, as a budget
 ROUNDING = 1e-12  # by which sums in another order may differ, as a share
 EPSILON = 1e-9  # share by which sums that are different differ
 ROUGH = 1e-2  # gap of the first solution, which shows what Ω is large
@@ -200,9 +201,14 @@ class _Problem:
         """Budgets that some plan meets, each at least as large as asked for.
 
         The largest share by which one is exceeded is the least possible, but for a hundredth of
-        the sum of these shares, so that no budget is exceeded without need.
+        the sum of these shares, so that no budget is exceeded without need. A budget counts as
+        `LEAST_SHARE` of the most that can be spent at least: what the solver sees must not lie too
+        far apart.
         """
-        plan = self._nearest(budgets)
+        dearest = {name: float(costs.max(axis=1).sum()) for name, costs in self.costs.items()}
+        plan = self._nearest(
+            {name: max(budget, LEAST_SHARE * dearest[name]) for name, budget in budgets.items()}
+        )
         return {name: max(budget, self.total(name, plan)) for name, budget in budgets.items()}
 
     def _omega(self, plan: NDArray[np.intp]) -> float:

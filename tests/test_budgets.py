@@ -245,3 +245,11 @@ def test_sentences_for_bad_input(call, sentence):
     with pytest.raises(ValueError, match=r".") as caught:
         call()
     assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("tiny", [1e-30, 5e-324, 1e-7])
+def test_a_budget_of_next_to_nothing_has_a_nearest_one_too(tiny: float) -> None:
+    costs = np.array([[[3.0], [5.0]], [[2.0], [7.0]]])
+    with pytest.raises(NotMet) as caught:
+        within_budgets({"a": costs, "b": costs}, 10 - costs, {"a": tiny, "b": 8.0})
+    assert caught.value.nearest == {"a": 5.0, "b": 8.0}
