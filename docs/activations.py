@@ -191,9 +191,9 @@ def together(rows: Sequence[Mapping[str, Any]], reference: float) -> list[str]:
         "### Weights and activations rounded after training",
         "",
         "The image has 8 bits. *Integer sums*: what enters an addition is put on one scale, as an "
-        f"integer kernel needs it. The float network reaches {_percent(reference)}. Values that lie "
-        "between two codes go one way or the other with the last digit of a sum, so another number "
-        "of threads can move a few images.",
+        f"integer kernel needs it. The float network reaches {_percent(reference)}. Values between "
+        "two codes go one way or the other with the last digit of a sum, so another number of "
+        "threads can move a few images.",
         "",
         "| plan | size | BOPS | activations | Ω | top-1 | with integer sums |",
         "|---|---|---|---|---|---|---|",
