@@ -296,7 +296,9 @@ def _add_workload(parser: argparse.ArgumentParser) -> None:
         help="your own network: a function that returns an engine.Workload; the file is run",
     )
     parser.add_argument(
-        "--data", help="sample (default), the images that come along, or full, fetched once"
+        "--data",
+        help="sample (default), the images that come along, or full: fetched once, or for ImageNet "
+        "in the folder HAWQ_VIZ_IMAGENET",
     )
 
 
