@@ -25,6 +25,8 @@ from engine.traces import FEWEST_BATCHES, average_traces
 from engine.workloads import Workload, describe_data, example_image
 
 BIT_WIDTHS = (2, 3, 4, 5, 6, 7, 8)
+ROUNDED_VALUES = 2**27  # of all activations over all images, at most; each to every bit width
+FEWEST_IMAGES = 16  # that are rounded in any case
 OMEGA_GRANULARITIES = ("layer", "channel")
 
 
@@ -58,8 +60,9 @@ def analyze(
         relative_sem: Standard error of each trace, as a share of it, to stop at.
         seed: Of the order of the images, of the probes, and of the draw of calibration images.
         batch_size: Images a probe; fewer where the data would not fill 32 mini-batches.
-        max_images: At most so many of the calibration images. Activations are calibrated and
-            rounded on that many too, or on `calibration.IMAGES` if these are fewer.
+        max_images: At most so many of the calibration images. Activations are calibrated on that
+            many too, or on `calibration.IMAGES` if these are fewer, and rounded on as many of
+            these as hold `ROUNDED_VALUES`.
         max_seconds: Time for the traces.
         estimator: See `traces.average_traces`.
         granularity: "layer": Ω = Tr(H) / n · ‖ΔW‖²; "channel": Σ of the same over the layer's
@@ -217,11 +220,12 @@ def _roundoff(
         return {}
     images = torch.stack([image for image, _ in pairs])
     ranges = calibrate(model, read.found, images, activation_range=activation_range, seed=seed)
+    fitting = ROUNDED_VALUES // max(1, sum(a.elements for a in read.found))
     told = measure_roundoff(
         model,
         read.found,
         ranges,
-        pairs,
+        pairs[: max(FEWEST_IMAGES, fitting)],
         loss=workload.loss,
         bit_widths=widths,
         progress=progress,

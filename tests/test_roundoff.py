@@ -11,7 +11,7 @@ from torch.utils.data import TensorDataset
 
 from engine.activations import find_activations
 from engine.calibration import Range, calibrate, draw
-from engine.perturbation import analyze
+from engine.perturbation import FEWEST_IMAGES, analyze
 from engine.probes import loss_function
 from engine.roundoff import BINS, measure_roundoff
 from engine.workloads import Workload
@@ -193,6 +193,19 @@ def test_an_analysis_of_weights_alone(model: Branching, images: Tensor) -> None:
     assert alone.layers == both.layers
     assert set(alone.quantizer) == {"scheme", "weight_granularity", "weight_range"}
     assert "activations=False" in alone.provenance.command
+
+
+def test_of_large_activations_fewer_images_are_rounded(
+    model: Branching, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload = workload_of(model, images)
+    elements = sum(a.elements for a in analyze(workload, bit_widths=WIDTHS).activations)
+    for values, rounded in ((25 * elements, 25), (25 * elements - 1, 24), (1, FEWEST_IMAGES)):
+        monkeypatch.setattr("engine.perturbation.ROUNDED_VALUES", values)
+        analysis = analyze(workload, bit_widths=WIDTHS)
+        assert {a.images for a in analysis.activations} == {rounded}
+        assert {a.trace.samples for a in analysis.activations} == {COUNT}
+        assert analysis.quantizer["calibration_images"] == str(COUNT)
 
 
 def test_no_more_images_than_allowed_are_looked_at(model: Branching, images: Tensor) -> None:
