@@ -164,6 +164,8 @@ def joint_frontier(
         if step * 2**50 > spread:  # else too fine to round by, or nothing to choose
             grid = np.ceil(above / step)
     choices = _Search(pairs, grid, omega, tolerance).solve()
+    if tolerance:  # rounded, the cheapest plan may look no cheaper than another
+        choices = np.concatenate([ends[0], choices])
     total, total_omega = _sum(cost, choices), _sum(omega, choices)
     kept = undominated(total, total_omega)
     arrays = total[kept], total_omega[kept], choices[kept]

@@ -1,9 +1,8 @@
 """The frontier over pairs of bits against enumeration of every choice."""
 
-from itertools import product
-
 import numpy as np
 import pytest
+from every_choice import every_choice
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -12,22 +11,6 @@ import engine.crossing
 import engine.joint
 from engine.frontier import pareto_frontier
 from engine.joint import joint_frontier
-
-
-def every_choice(shape, weight_groups, activation_groups, allowed):
-    """All options [P, L] that are allowed and keep to the groups, by looking at each."""
-    layers, weights, activations = shape
-    kept = []
-    for options in product(range(weights * activations), repeat=layers):
-        w, a = np.divmod(options, activations)
-        if all(allowed[layer, w[layer], a[layer]] for layer in range(layers)) and all(
-            (weight_groups[i] != weight_groups[j] or w[i] == w[j])
-            and (activation_groups[i] != activation_groups[j] or a[i] == a[j])
-            for i in range(layers)
-            for j in range(i)
-        ):
-            kept.append(options)
-    return np.array(kept, int).reshape(-1, layers)
 
 
 def totals(values, plans):
@@ -128,6 +111,15 @@ def test_tolerance_passes_over_plans_by_less_than_its_share(problem, tolerance, 
         assert frontier.omega[near].min() <= plan_omega + 1e-9
     assert_allclose(frontier.cost[0], cost.min())
     assert_allclose(frontier.omega[-1], omega.min())
+
+
+def test_the_cheapest_plan_is_never_passed_over():
+    costs = [[[1, 0], [0, 0]], [[0, 0], [2, 7]]]
+    omegas = [[[1, 0], [0, 0]], [[0, 0], [0, 0]]]
+    allowed = [[[1, 0], [0, 1]], [[0, 1], [1, 1]]]
+    frontier = joint_frontier(costs, omegas, weight_groups=[0, 0], allowed=allowed, tolerance=0.75)
+    assert frontier.cost.tolist() == [1, 2]
+    assert frontier.omega.tolist() == [1, 0]
 
 
 def test_steps_of_a_grid_and_sorted_sums_find_the_same(monkeypatch):
