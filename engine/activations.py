@@ -165,6 +165,11 @@ def attached(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
+def told_apart(tensor: Tensor) -> Tensor:
+    """The same values as a tensor of its own, for gradients to arrive at: a leaf if it had none."""
+    return tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
+
+
 class _Shared:
     """A function that readers of one tensor share: it is worked out for the first of them."""
 

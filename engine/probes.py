@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional as F
 
-from engine.activations import Activation, tapped
+from engine.activations import Activation, tapped, told_apart
 from engine.exactness import linear_in
 
 ESTIMATORS = ("gauss_newton", "hutchinson", "hutchinson_shared")
@@ -114,12 +114,11 @@ class _Marks:
         return {a.name: partial(self._mark, i) for i, a in enumerate(self.found)}
 
     def _mark(self, i: int, tensor: Tensor) -> Tensor:
-        leaf = not tensor.requires_grad
-        marked = tensor.detach().requires_grad_() if leaf else tensor.view_as(tensor)
+        marked = told_apart(tensor)
         edge = get_gradient_edge(marked)
         self.edges.append(edge)
         self.owners.append(i)
-        if leaf:
+        if marked.is_leaf:
             self.unheard.append(edge)
         marked.register_hook(partial(self._hear, len(self.edges) - 1))
         return marked

@@ -100,22 +100,21 @@ def quantize(
     )
     learned = settings["rounding"] == "learned"
     corrected = settings["correction"] != "none"
-    seed, images, grid_images = int(settings["seed"]), None, None
-    if learned or corrected:  # before any work, as there may be none
-        images = draw_images(workload.calibration, IMAGES, seed)
-    if _rounds_activations(plan, settings):
-        count = int(settings["calibration_images"])
-        grid_images = draw_images(workload.calibration, count, seed)
+    on_grids = int(settings["calibration_images"]) if _rounds_activations(plan, settings) else 0
+    needed = max(on_grids, IMAGES if learned or corrected else 0)
+    images = None
+    if needed:  # before any work, as there may be none
+        images = draw_images(workload.calibration, needed, int(settings["seed"]))
     made = _rounded(workload, plan, settings)
-    if images is None and grid_images is None:
+    if images is None:
         return made.model
     reference = fold_batch_norm(workload.model, example_image(workload.test)).eval()
-    if learned and images is not None:
-        learn_rounding(made.model, reference, made.layers, images, progress=progress)
-    if corrected and images is not None:
-        correct(made.model, reference, made.layers, images, settings["correction"])
-    if grid_images is not None:
-        made.attach(_grids(made, reference, grid_images, settings))
+    if learned:
+        learn_rounding(made.model, reference, made.layers, images[:IMAGES], progress=progress)
+    if corrected:
+        correct(made.model, reference, made.layers, images[:IMAGES], settings["correction"])
+    if on_grids:
+        made.attach(_grids(made, reference, images[:on_grids], settings))
     return made.model
 
 

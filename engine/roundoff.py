@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from engine.activations import Activation, tapped
+from engine.activations import Activation, tapped, told_apart
 from engine.calibration import BATCH, Range
 from engine.layers import evaluation_mode
 from engine.probes import Loss, loss_function, outputs_of
@@ -97,9 +97,8 @@ class _Told:
         """Hand a tensor on, and listen to its gradient."""
         low, high = self.seen.low, self.seen.high
         self.counts += torch.histc(tensor.detach().float(), BINS, low, high)
-        leaf = not tensor.requires_grad
-        marked = tensor.detach().requires_grad_() if leaf else tensor.view_as(tensor)
-        if leaf:
+        marked = told_apart(tensor)
+        if marked.is_leaf:
             self.leaves.append(marked)
         marked.register_hook(partial(self._hear, tensor.detach()))
         return marked

@@ -6,7 +6,6 @@ to the URL at once. The analyses behind it are kept by the content of their file
 
 import hashlib
 import re
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -22,6 +21,7 @@ from engine.results import BitPlan, FormatError
 from engine.workloads import stored_analysis, workload_names
 from hawq_viz.figures.finetune import MOST_RUNS
 from hawq_viz.viewmodels.studies import COMPARED, PLANNED, SEVERAL, Study, other_side
+from hawq_viz.viewmodels.uploads import load_upload
 
 STUDIES = 16  # kept in memory
 TABLES = 16  # of latencies, likewise
@@ -320,13 +320,7 @@ def keep_table(name: str, content: bytes) -> str:
     Raises:
         FormatError: If it is none.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / Path(name).name
-        path.write_bytes(content)
-        try:
-            table = LatencyTable.load(path)
-        except FormatError as error:
-            raise FormatError(str(error).replace(f"{folder}/", "")) from error
+    table = load_upload(name, content, LatencyTable.load)
     tables, key = _tables(), hashlib.sha256(content).hexdigest()[:12]
     tables[key] = replace(table, source=Path(name).name)
     while len(tables) > TABLES:

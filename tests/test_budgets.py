@@ -1,9 +1,8 @@
 """Plans within several budgets against enumeration of every choice."""
 
-from itertools import product
-
 import numpy as np
 import pytest
+from every_choice import every_choice
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
@@ -13,22 +12,6 @@ from engine.budgets import NotMet, peak_frontier, within_budgets
 from engine.joint import joint_frontier
 
 SHAPES = [(1, 3, 3), (2, 3, 2), (3, 2, 2), (4, 2, 2), (3, 3, 1), (3, 1, 3)]
-
-
-def every_choice(shape, weight_groups, activation_groups, allowed):
-    """All options [P, L] that are allowed and keep to the groups, by looking at each."""
-    layers, weights, activations = shape
-    kept = []
-    for options in product(range(weights * activations), repeat=layers):
-        w, a = np.divmod(options, activations)
-        if all(allowed[layer, w[layer], a[layer]] for layer in range(layers)) and all(
-            (weight_groups[i] != weight_groups[j] or w[i] == w[j])
-            and (activation_groups[i] != activation_groups[j] or a[i] == a[j])
-            for i in range(layers)
-            for j in range(i)
-        ):
-            kept.append(options)
-    return np.array(kept, int).reshape(-1, layers)
 
 
 def total(values, plan, members=None):

@@ -7,6 +7,7 @@ analyses  how the traces were found
 activations   the tensors that layers read
 measured  what rounding alone was measured to leave
 training  fine-tuning: what it is told, how it goes, what it brought
+uploads   files that come through the browser
 """
 
 from hawq_viz.viewmodels.plans import summarize as summarize

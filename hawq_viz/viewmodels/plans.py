@@ -11,6 +11,7 @@ from engine.latency import FLOAT_BITS, LatencyTable
 from engine.results import BitPlan
 from hawq_viz.figures.costs import KIB, NAMES, cost_of, cost_text, in_a_row, plan_text, uniform_text
 from hawq_viz.viewmodels.studies import SHORT, Study, uniform_plans
+from hawq_viz.viewmodels.uploads import load_upload
 
 TABLE_ROWS = 41  # of a frontier that may hold ten thousands of plans
 
@@ -209,16 +210,7 @@ def opened_plan(name: str, content: bytes, analysis: Analysis) -> BitPlan:
     Raises:
         ValueError: If the file is none, or the plan is of another network or other bit widths.
     """
-    import tempfile
-    from pathlib import Path
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / Path(name).name
-        path.write_bytes(content)
-        try:
-            plan = BitPlan.load(path)
-        except ValueError as error:
-            raise ValueError(str(error).replace(f"{folder}/", "")) from error
+    plan = load_upload(name, content, BitPlan.load)
     if plan.workload != analysis.workload:
         raise ValueError(
             f"{name} must be a plan for {analysis.workload}, got one for {plan.workload}: "
