@@ -5,10 +5,13 @@ steps with 1×1 convolutions, sees space through a 1×3 and a 3×1 convolution i
 widens again (sec. 2); the shortcut around it is a 1×1 projection where the shape changes.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 BLOCKS = (6, 6, 8, 1)  # of the four stages of SqNxt-23
+SMALL_BLOCKS, SMALL_STEM = (1, 4, 6, 1), 32  # for images of 32×32
 CHANNELS = (32, 64, 128, 256)  # of these stages, at width 1
 STEM, HEAD = 64, 128  # channels before the first stage and after the last, at width 1
 
@@ -61,19 +64,33 @@ class SqueezeNext(nn.Module):
     Args:
         width: Of all channels, 1 or 2.
         classes: Number of outputs.
+        blocks: Of each stage.
+        small_images: Whether to begin at the image's own size, with a 3×3 convolution, as images of
+            32×32 need; else at a quarter of it, with a 7×7 convolution and a pooling.
     """
 
-    def __init__(self, width: int = 1, classes: int = 1000) -> None:
+    def __init__(
+        self,
+        width: int = 1,
+        classes: int = 1000,
+        blocks: Sequence[int] = BLOCKS,
+        small_images: bool = False,
+    ) -> None:
         super().__init__()
-        channels = [STEM * width, *(width * c for c in CHANNELS)]
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, channels[0], 7, 2, 1, bias=False), nn.BatchNorm2d(channels[0]), nn.ReLU()
-        )
-        self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)
+        stem = SMALL_STEM if small_images else STEM
+        channels = [stem * width, *(width * c for c in CHANNELS)]
+        self.stem: nn.Module
+        self.pool: nn.Module
+        if small_images:
+            self.stem, self.pool = _convolution(3, channels[0], (3, 3)), nn.Identity()
+        else:
+            first = nn.Conv2d(3, channels[0], 7, 2, 1, bias=False)
+            self.stem = nn.Sequential(first, nn.BatchNorm2d(channels[0]), nn.ReLU())
+            self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)
         self.stages = nn.Sequential(
             *(
-                self._stage(channels[i], channels[i + 1], blocks, stride=1 if i == 0 else 2)
-                for i, blocks in enumerate(BLOCKS)
+                self._stage(channels[i], channels[i + 1], count, stride=1 if i == 0 else 2)
+                for i, count in enumerate(blocks)
             )
         )
         self.head = _convolution(channels[-1], HEAD * width)
@@ -99,3 +116,8 @@ class SqueezeNext(nn.Module):
 def squeezenext23(width: int = 2, classes: int = 1000) -> SqueezeNext:
     """Build SqNxt-23; at width 2, that HAWQ-V2 quantizes, 2.5 M weights in 112 layers."""
     return SqueezeNext(width, classes)
+
+
+def squeezenext_cifar(classes: int = 10) -> SqueezeNext:
+    """Build a SqueezeNext for images of 32×32, of fewer blocks and width 1."""
+    return SqueezeNext(1, classes, blocks=SMALL_BLOCKS, small_images=True)
