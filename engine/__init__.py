@@ -15,6 +15,7 @@ quantizers    round one tensor
 activations   which tensors the layers read
 calibration   the range of each of these tensors
 exactness     where the Gauss-Newton block is the Hessian block
+losses        whether a loss is a mean over images
 probes        one mini-batch's estimate of every trace
 roundoff      what rounding an activation does, image by image
 traces        average Hessian traces with their standard errors
@@ -23,6 +24,7 @@ rounding      learn which weights to round up and which down
 corrections   give each layer's output back its mean and spread
 placements    where activations are rounded, and which share a scale
 quantized     a new network from a network and a plan
+checklist     what to know of a network, in words: `check_network`
 evaluation    measured accuracy with its interval
 recipe        the settings of a fine-tuning
 batches       which images a training sees, and when
@@ -36,6 +38,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine.analysis import Analysis as Analysis
+    from engine.checklist import check_network as check_network
     from engine.evaluation import evaluate as evaluate
     from engine.finetuning import finetune as finetune
     from engine.frontier import Frontier as Frontier
@@ -66,6 +69,7 @@ _NAMES = {
     "TraceEstimate": "results",
     "Workload": "workloads",
     "analyze": "perturbation",
+    "check_network": "checklist",
     "evaluate": "evaluation",
     "finetune": "finetuning",
     "load_quantized": "quantized",

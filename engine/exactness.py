@@ -46,9 +46,21 @@ def linear_in(outputs: Tensor, edges: Sequence[GradientEdge]) -> list[bool]:
         outputs: What the network gave, with its graph.
         edges: Where the tensors stand in that graph: leaves of it, or what a tensor was made by.
     """
+    return [not operators for operators in bending(outputs, edges)]
+
+
+def bending(outputs: Tensor, edges: Sequence[GradientEdge]) -> list[frozenset[str]]:
+    """Name for each tensor the operators in which the outputs are not piecewise linear in it.
+
+    A product is named where both of its factors depend on the tensor.
+
+    Args:
+        outputs: What the network gave, with its graph.
+        edges: Where the tensors stand in that graph: leaves of it, or what a tensor was made by.
+    """
     indices = {edge.node: i for i, edge in enumerate(edges)}
     reaching: dict[Any, frozenset[int]] = {}  # node → tensors below it, and its own
-    bent: set[int] = set()
+    bent: list[set[str]] = [set() for _ in edges]
     pending = [outputs.grad_fn]
     while pending:
         node = pending[-1]
@@ -64,18 +76,23 @@ def linear_in(outputs: Tensor, edges: Sequence[GradientEdge]) -> list[bool]:
         index = indices.get(node)
         slots = [reaching[child] if child is not None else frozenset() for child in below]
         reaching[node] = frozenset().union(*slots) | ({index} if index is not None else set())
-        bent |= _bent_by(node, slots)
-    return [i not in bent for i in range(len(edges))]
+        name, within = _bent_by(node, slots)
+        for i in within:
+            bent[i].add(name)
+    return [frozenset(names) for names in bent]
 
 
-def _bent_by(node: Any, slots: list[frozenset[int]]) -> set[int]:
-    """Tensors in which a node's result is not piecewise linear, though its arguments may be."""
+def _bent_by(node: Any, slots: list[frozenset[int]]) -> tuple[str, set[int]]:
+    """A node's operator, and the tensors in which its result is not piecewise linear.
+
+    That is, though its arguments may be.
+    """
     node = getattr(node, "_wrapped_node", None) or node  # what wrote into a part of a tensor
     name = re.sub(r"Backward\d+$", "", node.name().rpartition("::")[2])
     if name in PIECEWISE_LINEAR or name == "AccumulateGrad":
-        return set()
+        return name, set()
     if name in LINEAR_IN_FIRST:
-        return set().union(*slots[1:])
+        return name, set().union(*slots[1:])
     batch_statistics = getattr(node, "_saved_training", False)
     if name in PRODUCTS and not batch_statistics:
         seen: set[int] = set()
@@ -83,5 +100,5 @@ def _bent_by(node: Any, slots: list[frozenset[int]]) -> set[int]:
         for slot in slots:
             twice |= seen & slot
             seen |= slot
-        return twice
-    return set().union(*slots)
+        return name, twice
+    return name, set().union(*slots)
