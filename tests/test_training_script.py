@@ -1,0 +1,69 @@
+"""The script that trains the sample networks: cut anywhere, it goes on as if nothing was."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from engine.datasets.shapes import Shapes
+
+NAME = "retinanet-shapes"
+RECIPE = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "weight_decay": 1e-2}
+RECIPE |= {"momentum": 0.9, "warmup_epochs": 1}
+
+
+@pytest.fixture
+def script(monkeypatch):
+    path = Path(__file__).parents[1] / "sample_models" / "train.py"
+    spec = importlib.util.spec_from_file_location("sample_models_train", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    few = Shapes("train", 16), Shapes("test", 8)
+    monkeypatch.setattr(module, "shapes_of", lambda _: few)
+    return module
+
+
+def test_a_training_that_was_cut_ends_as_one_that_was_not(script, tmp_path, monkeypatch):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    script.train(NAME, RECIPE, 3, whole, "python train.py")
+
+    replace = script.os.replace
+
+    def replace_and_cut(*paths):
+        replace(*paths)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script.os, "replace", replace_and_cut)
+    with pytest.raises(KeyboardInterrupt):
+        script.train(NAME, RECIPE, 3, cut, "python train.py")
+    assert not (cut / f"{NAME}.safetensors").exists()
+    monkeypatch.setattr(script.os, "replace", replace)
+    script.train(NAME, RECIPE, 3, cut, "python train.py")
+
+    one, two = (load_file(folder / f"{NAME}.safetensors") for folder in (whole, cut))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    card = json.loads((cut / f"{NAME}.json").read_text())
+    assert (card["metric"], card["samples"], card["seed"]) == ("mAP", 8, 3)
+    assert [row["epoch"] for row in card["log_tail"]] == [1, 2]
+    assert card["value"] == card["log_tail"][-1]["test_mAP"]
+    assert card["recipe"]["optimizer"] == "AdamW"
+
+
+def test_another_recipe_does_not_go_on_from_a_checkpoint(script, tmp_path):
+    script.train(NAME, {**RECIPE, "epochs": 1}, 0, tmp_path, "")
+    with pytest.raises(SystemExit, match="is of another recipe or seed: delete it to start anew"):
+        script.train(NAME, RECIPE, 0, tmp_path, "")
+
+
+def test_the_rate_rises_to_its_peak_and_falls_to_zero(script):
+    rates = [script.learning_rate(step, 100, 10, 0.1) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.01 * (i + 1) for i in range(10)])
+    assert rates[10] == 0.1
+    assert rates[55] == pytest.approx(0.05)
+    assert rates == sorted(rates[:10]) + sorted(rates[10:], reverse=True)
+    assert rates[-1] < 1e-4
