@@ -7,21 +7,19 @@ network's layers differ, and no ImageNet.
 
 import hashlib
 import os
-import warnings
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 from torchvision import transforms
 
 from engine.datasets.cifar10 import sample_cifar10
+from engine.datasets.files import ImageFiles, draw_files, named_folder, readable
 from engine.datasets.images import LabelledImages
 from engine.models.imagenet import Preprocessing
 from engine.results import FormatError
@@ -30,58 +28,8 @@ FOLDER = "HAWQ_VIZ_IMAGENET"  # the environment variable that names the folder
 CLASSES = 1000
 CALIBRATION_IMAGES = 1024
 LEAST = 4  # images a part of the set
-READERS = 8  # threads that look at files
 LABELLED_AT_ONCE = 16
-JPEG_BEGINS, JPEG_ENDS = b"\xff\xd8\xff", b"\xff\xd9"
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
-
-
-@dataclass(frozen=True, eq=False)
-class ImageFiles(Dataset[tuple[Tensor, int]]):
-    """Image files with a class each, read when asked.
-
-    Several asked for at once come without those that cannot be read, which are warned of by name.
-    """
-
-    root: Path
-    files: tuple[tuple[str, int], ...]  # path below the root, class
-    transform: Any  # of a PIL image, to a tensor
-    name: str
-    plain: "ImageFiles | None" = None  # without random changes, where the transform makes some
-    skipped: dict[str, str] = field(default_factory=dict)  # files left out, and why
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        file, label = self.files[index]
-        try:
-            with Image.open(self.root / file) as image:
-                return self.transform(image.convert("RGB")), label
-        except (OSError, SyntaxError, ValueError) as error:
-            raise FormatError(
-                f"{self.root / file} must be an image, but cannot be read: {error}."
-            ) from error
-
-    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
-        found, wrong = [], None
-        for index in indices:
-            try:
-                found.append(self[index])
-            except FormatError as error:
-                wrong = error
-                warnings.warn(f"{error} It is left out.", RuntimeWarning, stacklevel=2)
-        if wrong is not None and not found:
-            raise wrong
-        return found
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """First 16 hex digits of the SHA-256 over names and sizes of the files."""
-        digest = hashlib.sha256()
-        for file, _ in self.files:
-            digest.update(f"{file} {(self.root / file).stat().st_size}\n".encode())
-        return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +115,9 @@ def full_imagenet(preprocessing: Preprocessing) -> tuple[ImageFiles, ImageFiles,
     Raises:
         FormatError: If there is no such folder, or it has no classes or no images.
     """
-    root = _folder()
+    root = named_folder(
+        FOLDER, "ImageNet's val/ and train/ (val/ alone will do), each with a folder a class"
+    )
     files = {part: _files(root / part) for part in ("train", "val") if (root / part).is_dir()}
     if "val" not in files:
         raise FormatError(f"{root} must hold val/, with a folder a class, but does not.")
@@ -177,33 +127,21 @@ def full_imagenet(preprocessing: Preprocessing) -> tuple[ImageFiles, ImageFiles,
         return ImageFiles(root / part, tuple(chosen), transform, f"ImageNet, {words}")
 
     if "train" in files:
-        drawn, train = _drawn(files["train"], CALIBRATION_IMAGES)[0], files["train"]
+        drawn, train = draw_files(files["train"], CALIBRATION_IMAGES)[0], files["train"]
         calibration = of("train", drawn, f"{{}} of {len(train):,} training images", as_seen)
         plain = of("train", train, f"{len(train):,} training images", as_seen)
-        calibration = _readable(calibration)
+        calibration = readable(calibration)
         test = of("val", files["val"], "{} validation images", as_seen)
     else:
         every = files["val"]
-        drawn, others = _drawn(every, min(CALIBRATION_IMAGES, len(every) // 2))
+        drawn, others = draw_files(every, min(CALIBRATION_IMAGES, len(every) // 2))
         words = f"{{}} of {len(every):,} validation images, for there is no train/"
-        calibration = plain = _readable(of("val", drawn, words, as_seen))
+        calibration = plain = readable(of("val", drawn, words, as_seen))
         test = of("val", others, "{} validation images that nothing else was done with", as_seen)
     train_images = replace(
         plain, transform=at_random, plain=plain, name=f"{plain.name}, cut out and mirrored"
     )
-    return calibration, train_images, _readable(test)
-
-
-def _folder() -> Path:
-    chosen = os.environ.get(FOLDER)
-    if not chosen:
-        raise FormatError(
-            f"the environment variable {FOLDER} must name a folder with ImageNet's val/ and train/ "
-            "(val/ alone will do), each with a folder a class, but is not set."
-        )
-    if not Path(chosen).is_dir():
-        raise FormatError(f"{FOLDER} must name a folder, but {chosen} is none.")
-    return Path(chosen)
+    return calibration, train_images, readable(test)
 
 
 def _files(folder: Path) -> list[tuple[str, int]]:
@@ -228,15 +166,6 @@ def _files(folder: Path) -> list[tuple[str, int]]:
     return files
 
 
-def _drawn(
-    files: list[tuple[str, int]], images: int
-) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
-    """Some files, the same whenever asked, and the others."""
-    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
-    some, others = sorted(order[:images]), sorted(order[images:])
-    return [files[i] for i in some], [files[i] for i in others]
-
-
 def _transforms(preprocessing: Preprocessing) -> tuple[Any, Any]:
     """What an image goes through to be measured, and to be trained on."""
     modes = transforms.InterpolationMode
@@ -254,41 +183,3 @@ def _transforms(preprocessing: Preprocessing) -> tuple[Any, Any]:
         transforms.RandomHorizontalFlip(),
     ]
     return transforms.Compose(middle + to_tensor), transforms.Compose(somewhere + to_tensor)
-
-
-def _readable(images: ImageFiles) -> ImageFiles:
-    """Leave out the files that cannot be read, and say so; {} in the name becomes their number.
-
-    Raises:
-        FormatError: If none is left.
-    """
-    with ThreadPoolExecutor(READERS) as threads:
-        damages = threads.map(_damage, (images.root / file for file, _ in images.files))
-        skipped = {
-            file: damage for (file, _), damage in zip(images.files, damages, strict=True) if damage
-        }
-    left = tuple(pair for pair in images.files if pair[0] not in skipped)
-    if not left:
-        file, damage = next(iter(skipped.items()))
-        raise FormatError(
-            f"{images.root} must hold images that can be read, got none; {file} cannot: {damage}."
-        )
-    name = images.name.format(f"{len(left):,}")
-    if skipped:
-        name += f" ({len(skipped):,} left out that cannot be read, {next(iter(skipped))} first)"
-    return replace(images, files=left, name=name, skipped=skipped)
-
-
-def _damage(path: Path) -> str:
-    """Why an image cannot be read, or nothing; a JPEG that has its end is taken for whole."""
-    try:
-        with path.open("rb") as file:
-            begins = file.read(len(JPEG_BEGINS))
-            file.seek(-min(len(JPEG_ENDS), len(begins)), os.SEEK_END)
-            if begins == JPEG_BEGINS and file.read() == JPEG_ENDS:
-                return ""
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        return str(error)
-    return ""
