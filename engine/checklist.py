@@ -13,14 +13,17 @@ from torch.autograd.graph import get_gradient_edge
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.data import default_collate
 
 from engine.activations import find_activations
 from engine.exactness import PRODUCTS, bending
 from engine.layers import Layer, evaluation_mode, find_layers, place_of
 from engine.losses import check_loss_is_mean
 from engine.probes import Loss, loss_function
+from engine.workloads import Workload
 
 aten = torch.ops.aten
+IMAGES = 4  # of a workload that its network is run on
 NAMED = 3  # names that a finding lists
 SAME = 1e-4  # outputs of two passes differ by less, as a share of the largest
 
@@ -95,6 +98,15 @@ def check_network(
     if targets is not None:
         found += _loss(outputs.detach(), targets, loss)
     return _ranked(found)
+
+
+def check_workload(workload: Workload) -> tuple[Finding, ...]:
+    """Check a workload's network on a few of its calibration images; none, nothing found."""
+    pairs = [workload.calibration[i] for i in range(min(IMAGES, len(workload.calibration)))]  # type: ignore[arg-type]
+    if not pairs:
+        return ()
+    images, targets = default_collate(pairs)
+    return check_network(workload.model, images, targets, workload.loss)
 
 
 def _weights(model: nn.Module) -> Iterator[Finding]:

@@ -5,14 +5,16 @@ Names can be listed without torch; loading imports it.
 
 import hashlib
 import importlib.util
+import re
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.models import torchvision_names
 from engine.results import FormatError
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 SAMPLE_MODELS = Path(__file__).parents[1] / "sample_models"
 DATA = ("sample", "full")
+OWN_WEIGHTS = "@"  # in a name: between the network and the fingerprint of weights of one's own
+FINGERPRINT = re.compile("[0-9a-f]{12}")
 FINGERPRINTED_IMAGES = 64  # of a dataset that brings no fingerprint of its own
 
 
@@ -57,40 +61,115 @@ class Workload:
 
 
 def workload_names() -> tuple[str, ...]:
-    """Names that `load_workload` knows."""
+    """Names that `load_workload` lists; it knows those of `torchvision_names.WORKLOADS` too."""
     return tuple(_REGISTRY)
 
 
 def check_workload_name(name: str) -> str:
-    """Take the name of a known workload.
+    """Take the name of a known workload, alone or with "@" and the fingerprint of weights.
 
     Raises:
         ValueError: If it is unknown; names the nearest and all known ones.
     """
-    if name not in _REGISTRY:
-        near = get_close_matches(name, _REGISTRY, n=1, cutoff=0) or list(_REGISTRY)
+    network, mark, digest = name.partition(OWN_WEIGHTS)
+    if network.startswith(torchvision_names.PREFIX):
+        if network not in torchvision_names.WORKLOADS:
+            near = get_close_matches(network, torchvision_names.WORKLOADS, n=3, cutoff=0)
+            raise ValueError(
+                "workload must name one of torchvision's classification networks, "
+                f"got {name!r}: the nearest are {', '.join(near)}."
+            )
+    elif network not in _REGISTRY:
+        near = get_close_matches(network, _REGISTRY, n=1, cutoff=0) or list(_REGISTRY)
         known = [near[0], *(other for other in _REGISTRY if other != near[0])]
         raise ValueError(f"workload must be one of {', '.join(known)}, got {name!r}.")
+    if mark and not FINGERPRINT.fullmatch(digest):
+        raise ValueError(
+            f"workload must have 12 hexadecimal digits after {OWN_WEIGHTS}, the fingerprint of its "
+            f"weights, got {name!r}."
+        )
     return name
 
 
-def load_workload(name: str, data: str = "sample") -> Workload:
+def name_with(name: str, weights: str | Path | None) -> str:
+    """The name of a known workload with weights from a file: "NAME@FINGERPRINT".
+
+    Results of one network with different weights are told apart by it.
+
+    Raises:
+        ValueError: If the name is unknown, or is of weights that are not given.
+        FormatError: If the file cannot be read, or is another than the name says.
+    """
+    network, mark, _ = check_workload_name(name).partition(OWN_WEIGHTS)
+    if weights is None:
+        if mark:
+            raise ValueError(
+                f"weights must be given for {name}, got none: name the file of that fingerprint."
+            )
+        return name
+    try:
+        with Path(weights).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    except OSError as error:
+        raise FormatError(f"{weights} must be a file of weights, but {error.strerror}.") from error
+    found = f"{network}{OWN_WEIGHTS}{digest}"
+    if mark and found != name:
+        raise FormatError(
+            f"{weights} must be the weights of {name}, but has changed since: its fingerprint is "
+            f"{digest}."
+        )
+    return found
+
+
+def load_workload(name: str, data: str = "sample", weights: str | Path | None = None) -> Workload:
     """Load a workload by name.
 
     Args:
-        name: One of `workload_names()`.
+        name: One of `workload_names()`, or "torchvision/" and the name of one of torchvision's
+            classification networks.
         data: "sample", the images that come with the project, or "full": fetched on demand, or
             for ImageNet read from the folder that `HAWQ_VIZ_IMAGENET` names. The sample of an
             ImageNet network is CIFAR-10's, enlarged, with the network's own answers as labels.
+        weights: A file to take in place of the published weights: safetensors, or a state dict of
+            tensors alone. The workload's name then tells its fingerprint, see `name_with`.
 
     Raises:
         ValueError: If the name or the data are unknown.
-        FormatError: If weights or images cannot be read.
+        FormatError: If weights or images cannot be read, or weights do not fit.
     """
-    check_workload_name(name)
+    full_name = name_with(name, weights)
     if data not in DATA:
         raise ValueError(f"data must be one of {', '.join(DATA)}, got {data!r}.")
-    return _REGISTRY[name](name, data)
+    network = full_name.partition(OWN_WEIGHTS)[0]
+    make = _REGISTRY.get(network, _imagenet)
+    if weights is None:
+        return make(network, data)
+    path = Path(weights).resolve()
+    if make is _imagenet:  # the labels of its sample are its own answers
+        loaded = _imagenet(network, data, path)
+    else:
+        from engine.weights import load_weights
+
+        loaded = make(network, data)
+        load_weights(loaded.model, path)
+    origin = f"{network} --data {data} --weights {shlex.quote(str(path))}"
+    return replace(loaded, name=full_name, origin=origin)
+
+
+def split_workload_file(spec: str) -> tuple[Path, str]:
+    """The file and the function of FILE.py:FUNCTION.
+
+    Raises:
+        ValueError: If it has no such form.
+        FormatError: If there is no such file.
+    """
+    path, _, function = spec.rpartition(":")
+    if not path or not function:
+        raise ValueError(f"workload file must be given as FILE.py:FUNCTION, got {spec!r}.")
+    file = Path(path)
+    if file.suffix != ".py" or not file.is_file():
+        raise FormatError(f"{path} must be a Python file with {function}(), but is none.")
+    return file, function
 
 
 def load_workload_file(spec: str) -> Workload:
@@ -100,24 +179,27 @@ def load_workload_file(spec: str) -> Workload:
 
     Raises:
         ValueError: If the spec has no such form or the function returns something else.
-        FormatError: If the file or the function cannot be loaded.
+        FormatError: If the file or the function cannot be loaded, or does not run.
     """
-    path, _, function = spec.rpartition(":")
-    if not path or not function:
-        raise ValueError(f"workload file must be given as FILE.py:FUNCTION, got {spec!r}.")
-    file = Path(path).resolve()
+    path, function = split_workload_file(spec)
+    file = path.resolve()
     module_spec = importlib.util.spec_from_file_location(f"workload_file_{file.stem}", file)
-    if module_spec is None or module_spec.loader is None or not file.is_file():
-        raise FormatError(f"{path} must be a Python file with {function}(), but is none.")
+    assert module_spec is not None
+    assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[module.__name__] = module  # what the file pickles for data loading is found again
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise FormatError(f"{path} must run as Python, but {error!r}.") from error
     if not hasattr(module, function):
         raise FormatError(f"{path} must define {function}(), but does not.")
-    workload = getattr(module, function)()
+    try:
+        workload = getattr(module, function)()
+    except (Exception, SystemExit) as error:  # likewise
+        raise FormatError(
+            f"{function}() of {path} must return an engine.Workload, but {error!r}."
+        ) from error
     if not isinstance(workload, Workload):
         raise ValueError(
             f"{function}() of {path} must return an engine.Workload, got {type(workload).__name__}."
@@ -183,18 +265,20 @@ def _resnet20_cifar10(name: str, data: str) -> Workload:
     )
 
 
-def _imagenet(name: str, data: str) -> Workload:
+def _imagenet(name: str, data: str, weights: Path | None = None) -> Workload:
     from engine.datasets.imagenet import full_imagenet, sample_imagenet
-    from engine.models.imagenet import NETWORKS
+    from engine.models.imagenet import network_of
     from engine.weights import load_weights, weights_file
 
-    network = NETWORKS[name]
+    network = network_of(name)
     parts: tuple[Dataset[Any], ...] = ()
     if data == "full":  # before weights are fetched, for the folder may be missing
         parts = full_imagenet(network.preprocessing)
     model = network.build()
-    path = network.file() if network.file else weights_file(name, network.fits, network.url)
-    load_weights(model, Path(path), ignored=network.ignored)
+    if weights is None:
+        found = network.file() if network.file else weights_file(name, network.fits, network.url)
+        weights = Path(found)
+    load_weights(model, weights, ignored=network.ignored)
     model.eval()
     if not parts:
         calibration, test = sample_imagenet(model, network.preprocessing)

@@ -13,7 +13,7 @@ from engine.jobs.launching import ANALYZE_OPTIONS, FINETUNE_OPTIONS, QUANTIZER_O
 from engine.recipe import ACTIVATION_RANGES, BATCH_NORMS, OPTIMIZERS, STEP_SIZES, Recipe
 from engine.results import BitPlan, Evaluation, FormatError
 from engine.workloads import DATA, stored_analysis, workload_names
-from hawq_viz import frontier_cli, runs_cli
+from hawq_viz import frontier_cli, networks, runs_cli
 from hawq_viz.terminal import (
     BAD_USAGE,
     DONE,
@@ -63,6 +63,8 @@ def app(arguments: argparse.Namespace) -> int:
     """Serve the dashboard until it is interrupted."""
     from streamlit.web.cli import main as streamlit
 
+    if arguments.workload_file is not None:
+        networks.serve_own(arguments.workload_file)
     command = ["run", str(Path(__file__).resolve().with_name("app.py"))]
     if arguments.port is not None:
         command += ["--server.port", str(arguments.port)]
@@ -94,6 +96,21 @@ def analyze(arguments: argparse.Namespace) -> None:
         f"{analysis.worst_relative_sem:.1%} in the worst; stopped by: {analysis.stopped_because}",
         f"saved {arguments.out}",
     )
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Say what to know of a network before it is analyzed; exit code 1 if anything is wrong."""
+    workload = _load(arguments)
+    from engine.checklist import check_workload  # with torch, so only now
+
+    found = check_workload(workload)
+    lines = [f"{one.severity}: {one.subject}\n  {one.sentence}" for one in found]
+    show(
+        arguments,
+        {"workload": workload.name, "findings": [one.to_json() for one in found]},
+        *(lines or [f"{workload.name}: nothing stands in the way of an analysis"]),
+    )
+    return FAILED if any(one.severity == "problem" for one in found) else DONE
 
 
 def quantize(arguments: argparse.Namespace) -> int:
@@ -164,7 +181,8 @@ def _load(arguments: argparse.Namespace) -> "Workload":
     from engine.jobs.work import load
 
     _check_one_workload(arguments)
-    return load(arguments.workload, arguments.workload_file, arguments.data or DATA[0])
+    data = arguments.data or DATA[0]
+    return load(arguments.workload, arguments.workload_file, data, arguments.weights)
 
 
 def _check_one_workload(arguments: argparse.Namespace) -> None:
@@ -176,6 +194,8 @@ def _check_one_workload(arguments: argparse.Namespace) -> None:
         )
     if arguments.workload is None and arguments.data is not None:
         raise ValueError("--data must come with a known workload, got --workload-file.")
+    if arguments.workload is None and arguments.weights is not None:
+        raise ValueError("--weights must come with a known workload, got --workload-file.")
 
 
 def _rival(arguments: argparse.Namespace, plan: BitPlan) -> BitPlan | None:
@@ -226,6 +246,17 @@ def _parser() -> argparse.ArgumentParser:
     serving = command(app, "open the dashboard")
     serving.add_argument("--port", type=int, help="8501 or the next free one if not given")
     serving.add_argument("--headless", action="store_true", help="open no browser")
+
+    serving.add_argument(
+        "--workload-file",
+        metavar="FILE.py:FUNCTION",
+        help="offer your own network: a function that returns an engine.Workload; the file is run "
+        "as Python with your rights, and can be named here alone, not in the browser",
+    )
+
+    checking = command(check, "say what to know of a network, and what is wrong with it")
+    _add_workload(checking)
+    _add_json(checking)
 
     measuring = command(analyze, "measure how sensitive each layer is")
     _add_workload(measuring)
@@ -289,11 +320,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_workload(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("workload", nargs="?", metavar="WORKLOAD", help=", ".join(workload_names()))
+    parser.add_argument(
+        "workload",
+        nargs="?",
+        metavar="WORKLOAD",
+        help=f"{', '.join(workload_names())}, or torchvision/NAME",
+    )
     parser.add_argument(
         "--workload-file",
         metavar="FILE.py:FUNCTION",
         help="your own network: a function that returns an engine.Workload; the file is run",
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="in place of the network's own: safetensors, or a state dict of tensors alone",
     )
     parser.add_argument(
         "--data",

@@ -76,7 +76,11 @@ def finetune(arguments: argparse.Namespace, plan: BitPlan) -> int:
     workload = arguments.workload or plan.workload
     arguments.out.mkdir(parents=True, exist_ok=True)
     run_id = jobs.launch(
-        "finetune", workload, options | data | given, workload_file=arguments.workload_file
+        "finetune",
+        workload,
+        options | data | given,
+        workload_file=arguments.workload_file,
+        weights=arguments.weights,
     )
     made = jobs.view(run_id).artefact("quantized")
     if arguments.detach:

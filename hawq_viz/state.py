@@ -18,8 +18,10 @@ from engine import jobs
 from engine.analysis import COSTS, Analysis
 from engine.latency import LatencyTable
 from engine.results import BitPlan, FormatError
-from engine.workloads import stored_analysis, workload_names
+from engine.workloads import check_workload_name, stored_analysis
+from hawq_viz import networks
 from hawq_viz.figures.finetune import MOST_RUNS
+from hawq_viz.viewmodels.analyses import is_analysis
 from hawq_viz.viewmodels.studies import COMPARED, PLANNED, SEVERAL, Study, other_side
 from hawq_viz.viewmodels.uploads import load_upload
 
@@ -32,7 +34,7 @@ IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,120}")
 BITS = re.compile(r"[1-8]{1,1000}")
 FIXED = re.compile(rf"[1-8]|{PLANNED}")
 DIGEST = re.compile(r"[0-9a-f]{12}")
-MOST_LETTERS = 200  # of the name of an activation
+MOST_LETTERS = 200  # of the name of an activation or a network
 MOST_OVERLAID = MOST_RUNS - 1  # runs drawn over the watched one
 
 
@@ -113,16 +115,21 @@ def _overlaid(text: str) -> bool:
     return len(runs) <= MOST_OVERLAID and all(map(IDENTIFIER.fullmatch, runs))
 
 
+def _is_name(text: str) -> bool:
+    """Whether it may name something that is looked up, and is never a path."""
+    return 0 < len(text) <= MOST_LETTERS and text.isprintable()
+
+
 # What a text in the URL must be to be taken.
 KNOWN: dict[str, Callable[[str], object]] = {
-    **dict.fromkeys(("workload", "analysis", "run"), IDENTIFIER.fullmatch),
+    **dict.fromkeys(("analysis", "run"), IDENTIFIER.fullmatch),
+    **dict.fromkeys(("workload", "activation"), _is_name),
     "cost": (*COSTS, SEVERAL).__contains__,
     "fixed": FIXED.fullmatch,
     "table": DIGEST.fullmatch,
     "overlay": _overlaid,
     "bits": BITS.fullmatch,
     "abits": BITS.fullmatch,
-    "activation": lambda text: 0 < len(text) <= MOST_LETTERS and text.isprintable(),
 }
 
 
@@ -141,7 +148,38 @@ def current() -> View:
 
 
 def _first_workload() -> str:
-    return workload_names()[0]
+    return networks.network_names()[0]
+
+
+def networks_listed() -> tuple[str, ...]:
+    """The networks to choose from, the one that is looked at among them if it is a known one."""
+    names, name = networks.network_names(), current().workload
+    if name in names:
+        return names
+    try:
+        return (*names, check_workload_name(name))
+    except ValueError:
+        return names
+
+
+def list_runs() -> list[jobs.RunView]:
+    """All runs of the networks that are offered here, newest first."""
+    return networks.runs_here(jobs.list_runs())
+
+
+def comes_analyzed() -> bool:
+    """Whether an analysis comes with the network that is looked at."""
+    stored = _stored(current())
+    return stored is not None and stored.exists()
+
+
+def _stored(view: View) -> Path | None:
+    """Where the analysis lies that comes with the network, if one does; None if none can.
+
+    Raises:
+        ValueError: If the network is unknown.
+    """
+    return None if networks.is_own(view.workload) else stored_analysis(view.workload)
 
 
 def change(**chosen: str | float | None) -> None:
@@ -210,22 +248,38 @@ def _write() -> None:
 _NAMES = {field.name for field in fields(View)}
 
 
-def analysis_file(view: View) -> Path:
-    """Where the analysis of a view lies.
+def analysis_run(view: View) -> jobs.RunView | None:
+    """The run that made the analysis of a view; None if it came with the network, or is none.
+
+    Of a network that comes without one it is the newest, where none is chosen.
 
     Raises:
-        ValueError: If the workload or the run is unknown, or the run is of another workload.
+        ValueError: If the network or the run is unknown, or the run is of another network.
     """
-    stored = stored_analysis(view.workload)
+    stored = _stored(view)
     if not view.analysis:
-        return stored
+        if stored is not None and stored.exists():
+            return None
+        return next((run for run in list_runs() if is_analysis(run, view.workload)), None)
     run = jobs.view(view.analysis)
-    if run.kind != "analyze" or run.workload != view.workload:
+    if run.kind != "analyze" or run.workload != view.workload or not networks.runs_here([run]):
         raise ValueError(
             f"analysis must be a run that analyzed {view.workload}, got {view.analysis}: "
             "choose another in the sidebar."
         )
-    return run.artefact("analysis.json")
+    return run
+
+
+def analysis_file(view: View) -> Path | None:
+    """Where the analysis of a view lies; None if there is none.
+
+    Raises:
+        ValueError: If the network or the run is unknown, or the run is of another network.
+    """
+    if run := analysis_run(view):
+        return run.artefact("analysis.json")
+    stored = _stored(view)
+    return stored if stored is not None and stored.exists() else None
 
 
 def require_analysis() -> Analysis:
@@ -233,7 +287,7 @@ def require_analysis() -> Analysis:
     view = current()
     try:
         path = analysis_file(view)
-        if not path.exists() and not view.analysis:
+        if path is None:
             st.info(f"{view.workload} has not been analyzed yet.")
             st.page_link("../pages/sensitivity.py", label="Analyse it", icon=":material/search:")
             st.stop()
@@ -273,7 +327,9 @@ def _found(analysis: Analysis) -> Study:
     """
     view = current()
     cost = view.axis if analysis.activations else "size"
-    content = _content(analysis_file(view))
+    file = analysis_file(view)
+    assert file is not None  # for the analysis has been read from it
+    content = _content(file)
     return _study(*content, cost, _fixed(content, analysis, view, cost), view.table)
 
 

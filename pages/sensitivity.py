@@ -8,6 +8,7 @@ from hawq_viz import state
 from hawq_viz.components.activation import activation_panel, pick_omega, pick_trace
 from hawq_viz.components.analyze import analyze_form, analyze_run
 from hawq_viz.components.chart import chart
+from hawq_viz.components.checklist import checklist_of
 from hawq_viz.figures import sensitivity
 from hawq_viz.viewmodels import activations, analyses
 
@@ -22,6 +23,7 @@ both = bool(analysis.activations)
 says.markdown(analyses.exactness(analysis))
 if note := activations.exactness(analysis) if both else activations.without(analysis):
     st.caption(note)
+checklist_of(state.analysis_run(state.current()))
 weights, inputs = st.columns(2, gap="small") if both else (st.container(), None)
 with weights:
     chart(

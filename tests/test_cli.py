@@ -22,7 +22,7 @@ from engine.analysis import Analysis, LayerSensitivity
 from engine.jobs.events import EventWriter
 from engine.jobs.folders import EVENTS, LOG, PROCESS, new_run
 from engine.results import BitPlan, Evaluation, Provenance, TraceEstimate, write_json
-from hawq_viz import cli
+from hawq_viz import cli, networks
 from hawq_viz.terminal import Bar
 
 BIT_WIDTHS = (2, 4, 8)
@@ -199,6 +199,7 @@ def test_from_a_network_of_the_users_own_to_its_accuracy(capsys, tiny, tmp_path)
         (("evaluate", "a", "--workload-file", "b.py:c"), "one workload must be given, .* got both"),
         (("evaluate", "resnet20"), "workload must be one of resnet20-cifar10.*, got 'resnet20'"),
         (("evaluate", "--workload-file", "b.py:c", "--data", "full"), "--data must come with a kn"),
+        (("evaluate", "--workload-file", "b.py:c", "--weights", "w"), "--weights must come with a"),
         (("evaluate", "--workload-file", "b.py"), "workload file must be given as FILE.py:FUNC"),
         (("analyze", "resnet20-cifar10", "--out", "a.txt"), "--out must be a file that ends in"),
     ],
@@ -214,6 +215,49 @@ def test_a_workload_file_that_is_not_there_fails(capsys):
     code, _, err = run(capsys, "evaluate", "--workload-file", "none.py:make")
     assert code == 1
     assert "none.py must be a Python file with make()" in err
+
+
+# check
+
+
+def test_check_says_nothing_of_a_clean_network(capsys, tiny):
+    code, out, err = run(capsys, "check", "--workload-file", tiny)
+    assert (code, err) == (0, "")
+    assert out == "tiny: nothing stands in the way of an analysis\n"
+
+
+def test_check_fails_where_something_is_wrong(capsys, tmp_path):
+    text = TINY.replace("test=data)", "test=data, loss=total)") + (
+        "def total(outputs, targets):\n"
+        "    return torch.nn.functional.cross_entropy(outputs, targets, reduction='sum')\n"
+    )
+    spec = workload_file(tmp_path, text)
+    code, out, _ = run(capsys, "check", "--workload-file", spec, "--json")
+    assert code == 1
+    (finding,) = one_json_line(out)["findings"]
+    assert (finding["severity"], finding["subject"]) == ("problem", "loss")
+    code, out, _ = run(capsys, "check", "--workload-file", spec)
+    assert out == f"problem: loss\n  {finding['sentence']}\n"
+
+
+# app
+
+
+def test_the_app_is_told_of_the_users_own_network(monkeypatch, tiny):
+    asked = []
+    monkeypatch.setattr("streamlit.web.cli.main", lambda command, **_: asked.append(command) or 0)
+    monkeypatch.setenv(networks.OWN_FILE, "")
+    assert cli.main(["app", "--headless", "--workload-file", str(tiny)]) == 0
+    assert networks.own_file() == str(tiny)
+    assert networks.own_name() == "tiny.py:make"
+    assert not any(str(tiny) in word for word in asked[0])
+
+
+def test_an_app_without_the_file_is_not_started(monkeypatch, capsys):
+    monkeypatch.setenv(networks.OWN_FILE, "")
+    code, _, err = run(capsys, "app", "--workload-file", "none.py:make")
+    assert code == 1
+    assert "none.py must be a Python file with make(), but is none." in err
 
 
 # quantize --finetune
@@ -322,7 +366,8 @@ def test_what_fails_in_the_run_is_said_here(capsys, plan, tmp_path):
     line = ("quantize", "--workload-file", spec, "--plan", plan, "--out", tmp_path / "out")
     code, out, err = run(capsys, *line, "--finetune", 1)
     assert (code, out) == (1, "")
-    assert "hawq-viz: images must be there.\n" in err
+    said = "must return an engine.Workload, but ValueError('images must be there.').\n"
+    assert said in err
     (made,) = jobs.list_runs()
     assert f"`hawq-viz runs resume {made.id}` goes on" in err
 

@@ -286,18 +286,25 @@ def test_a_worker_that_is_killed_is_seen_as_crashed(runs, tmp_path):
     assert seen.folder == runs / run_id
 
 
+def test_errors_of_other_kinds_are_told_with_their_kind(tmp_path):
+    assert sentence(RuntimeError("no\n  memory"), tmp_path) == "RuntimeError: no memory"
+    assert sentence(ValueError("bits must\nbe 3."), tmp_path) == "bits must be 3."
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        ("ValueError('loss must be finite, got nan in batch 3.')", "loss must be finite, got nan"),
-        ("RuntimeError('no\\n  memory')", "RuntimeError: no memory"),
+        ("ValueError('no images')", "but ValueError('no images')."),
+        ("RuntimeError('no\\n  memory')", "but RuntimeError('no\\n memory')."),
+        ("SystemExit('enough')", "but SystemExit('enough')."),
     ],
 )
 def test_a_worker_that_fails_says_why_in_one_sentence(tmp_path, error, said):
     spec = workload_file(tmp_path, FAILS.format(error=error))
     seen = wait_for_end(launch("analyze", "mine", workload_file=spec))
     assert seen.state == "failed"
-    assert seen.error.startswith(said)
+    file = spec.removesuffix(":make")
+    assert seen.error == f"make() of {file} must return an engine.Workload, {said}"
     assert "\n" not in seen.error
     assert "Traceback" in seen.log_tail
     assert all("Traceback" not in json.dumps(row) for row in seen.rows)
@@ -830,6 +837,8 @@ def test_analyze_then_quantize_a_network_of_the_users_own(tmp_path):
     analysis = Analysis.load(seen.artefact("analysis.json"))
     assert analysis.bit_widths == (2, 4, 8)
     assert seen.results["analysis"]["images"] == analysis.images == 64
+    assert seen.results["checklist"] == {"findings": []}
+    assert (seen.workload_file, seen.weights) == (spec, None)
     assert seen.done == seen.total > 0
 
     plans = {"plan": tiny_plan(4), "uniform": tiny_plan(8)}

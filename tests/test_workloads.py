@@ -1,5 +1,6 @@
 """Workloads by name and by file, the words their results carry, and what is said of wrong ones."""
 
+import hashlib
 import re
 import shlex
 import sys
@@ -7,11 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import TensorDataset
 
 import engine.workloads
 from engine.datasets.images import LabelledImages
+from engine.models.imagenet import MEAN, STD, network_of
+from engine.models.torchvision_names import CLASSIFIERS
 from engine.results import FormatError
 from engine.workloads import (
     Workload,
@@ -19,6 +24,7 @@ from engine.workloads import (
     describe_data,
     load_workload,
     load_workload_file,
+    name_with,
     stored_analysis,
     workload_names,
 )
@@ -35,6 +41,12 @@ def make_workload():
 
 def make_seven():
     return 7
+
+def make_error():
+    raise KeyError("images")
+
+def make_exit():
+    raise SystemExit(3)
 """
 
 
@@ -186,6 +198,152 @@ def test_a_function_that_returns_something_else_is_refused(tmp_path):
     text = f"make_seven() of {file} must return an engine.Workload, got int."
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         load_workload_file(f"{file}:make_seven")
+
+
+@pytest.mark.parametrize(
+    ("function", "error"), [("make_error", "KeyError('images')"), ("make_exit", "SystemExit(3)")]
+)
+def test_what_a_function_raises_is_one_sentence(tmp_path, function, error):
+    file = tmp_path / "raises.py"
+    file.write_text(MAKES_ONE)
+    text = f"{function}() of {file} must return an engine.Workload, but {error}."
+    with pytest.raises(FormatError, match=f"^{re.escape(text)}$"):
+        load_workload_file(f"{file}:{function}")
+
+
+# --- torchvision's
+
+
+def test_the_names_are_torchvisions_own():
+    listed = set(torchvision.models.list_models(module=torchvision.models))
+    assert set(CLASSIFIERS) <= listed  # a newer torchvision may have more
+    assert list(CLASSIFIERS) == sorted(set(CLASSIFIERS))
+
+
+@pytest.mark.parametrize(
+    ("name", "resize", "crop", "bicubic", "ignored"),
+    [
+        ("resnet18", 256, 224, False, ""),
+        ("efficientnet_b3", 320, 300, True, ""),
+        ("googlenet", 256, 224, False, "aux"),
+        ("inception_v3", 342, 299, False, "AuxLogits."),
+    ],
+)
+def test_images_are_made_as_the_weights_want_them(name, resize, crop, bicubic, ignored):
+    network = network_of(f"torchvision/{name}")
+    made = network.preprocessing
+    assert (made.resize, made.crop, made.bicubic) == (resize, crop, bicubic)
+    assert network.ignored == ignored
+    assert network.url.startswith("https://download.pytorch.org/models/")
+    assert made.mean == ((0.5,) * 3 if ignored else (0.485, 0.456, 0.406))
+
+
+def test_torchvisions_networks_see_what_they_saw_in_training():
+    name = "torchvision/googlenet"  # scales its normalized images itself
+    torch.manual_seed(0)
+    own = torchvision.models.googlenet(aux_logits=False, init_weights=False, transform_input=True)
+    model = network_of(name).build()
+    model.load_state_dict(own.state_dict())
+    pixels = torch.rand(2, 3, 64, 64)
+    mean, std = (torch.tensor(x)[:, None, None] for x in (MEAN, STD))
+    with torch.no_grad():
+        expected = own.eval()((pixels - mean) / std)
+        assert torch.allclose(model.eval()((pixels - 0.5) / 0.5), expected, atol=1e-5)
+
+
+def test_an_unknown_name_of_torchvision_lists_the_nearest():
+    text = (
+        "workload must name one of torchvision's classification networks, got "
+        "'torchvision/resnet19': the nearest are torchvision/resnet18, "
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}"):
+        check_workload_name("torchvision/resnet19")
+
+
+# --- with weights of one's own
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Of the sample network, with another last layer."""
+    stored = load_file(engine.workloads.SAMPLE_MODELS / "resnet20-cifar10.safetensors")
+    stored["fc.bias"] = torch.arange(10.0)
+    save_file(stored, tmp_path / "own weights.safetensors")
+    return tmp_path / "own weights.safetensors"
+
+
+def test_weights_of_ones_own_are_loaded_and_named(weights):
+    loaded = load_workload("resnet20-cifar10", weights=weights)
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+    assert loaded.name == f"resnet20-cifar10@{digest}"
+    assert torch.equal(loaded.model.fc.bias, torch.arange(10.0))
+    assert shlex.split(loaded.origin) == [
+        *("resnet20-cifar10", "--data", "sample", "--weights", str(weights)),
+    ]
+    assert load_workload(loaded.name, weights=weights).name == loaded.name
+    assert load_workload("resnet20-cifar10").name == "resnet20-cifar10"
+    assert not stored_analysis(loaded.name).exists()
+
+
+def test_torchvisions_networks_take_weights_of_ones_own(tmp_path):
+    torch.manual_seed(0)
+    model = torchvision.models.squeezenet1_1().eval()
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    loaded = load_workload("torchvision/squeezenet1_1", weights=tmp_path / "w.pth")
+    assert loaded.name.startswith("torchvision/squeezenet1_1@")
+    image = loaded.test[0][0][None]
+    assert image.shape == (1, 3, 224, 224)
+    with torch.no_grad():
+        assert torch.equal(loaded.model(image), model(image))
+
+
+def test_weights_that_do_not_fit_name_what_differs(tmp_path):
+    save_file({"fc.weight": torch.zeros(10, 64), "x": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(
+        FormatError, match=r"names are missing \(.*, .*, .*, …\) and 1 names are un"
+    ):
+        load_workload("resnet20-cifar10", weights=tmp_path / "w.safetensors")
+
+
+def test_weights_that_hold_more_than_tensors_are_refused(tmp_path):
+    torch.save(nn.Linear(2, 2), tmp_path / "w.pth")
+    with pytest.raises(FormatError, match="and nothing else, for other objects could run code"):
+        load_workload("resnet20-cifar10", weights=tmp_path / "w.pth")
+
+
+def test_weights_that_have_changed_are_refused(weights):
+    name = name_with("resnet20-cifar10", weights)
+    weights.write_bytes(weights.read_bytes() + b" ")
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+    text = (
+        f"{weights} must be the weights of {name}, but has changed since: its fingerprint is "
+        f"{digest}."
+    )
+    with pytest.raises(FormatError, match=f"^{re.escape(text)}$"):
+        load_workload(name, weights=weights)
+
+
+def test_weights_that_are_not_there_are_named(tmp_path):
+    text = f"{tmp_path / 'w.pth'} must be a file of weights, but No such file or directory."
+    with pytest.raises(FormatError, match=f"^{re.escape(text)}$"):
+        name_with("resnet20-cifar10", tmp_path / "w.pth")
+
+
+def test_a_name_of_weights_needs_their_file():
+    name = "resnet20-cifar10@0123456789ab"
+    text = f"weights must be given for {name}, got none: name the file of that fingerprint."
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        load_workload(name)
+
+
+@pytest.mark.parametrize("digest", ["", "0123", "../../etc/pass", "0123456789AB"])
+def test_a_fingerprint_of_another_form_is_refused(digest):
+    text = (
+        "workload must have 12 hexadecimal digits after @, the fingerprint of its weights, "
+        f"got 'resnet20-cifar10@{digest}'."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        check_workload_name(f"resnet20-cifar10@{digest}")
 
 
 # --- which data

@@ -40,12 +40,14 @@ class Spec:
     options: dict[str, Any]
     created: str  # UTC, ISO 8601
     workload_file: str | None = None  # FILE.py:FUNCTION that makes the workload, if not by name
+    weights: str | None = None  # file of the network's weights, if not the published ones
 
     def __post_init__(self) -> None:
         for field in fields(self):
             kind = dict if field.name == "options" else str
             value = getattr(self, field.name)
-            if not isinstance(value, kind) and (field.name, value) != ("workload_file", None):
+            optional = field.name in ("workload_file", "weights")
+            if not isinstance(value, kind) and not (optional and value is None):
                 raise TypeError(f"{field.name} is {value!r}")
 
     def save(self, folder: Path) -> None:
@@ -67,7 +69,11 @@ def runs_folder() -> Path:
 
 
 def new_run(
-    work: str, workload: str, options: Mapping[str, Any], workload_file: str | None
+    work: str,
+    workload: str,
+    options: Mapping[str, Any],
+    workload_file: str | None,
+    weights: str | None = None,
 ) -> Path:
     """Make the folder of a new run with its spec; ids sort by the time they were made.
 
@@ -84,7 +90,7 @@ def new_run(
         folder = _new_folder(root, stem)
         try:
             reserve_room(folder)
-            Spec(work, workload, dict(options), created, workload_file).save(folder)
+            Spec(work, workload, dict(options), created, workload_file, weights).save(folder)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise

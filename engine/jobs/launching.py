@@ -27,7 +27,7 @@ from engine.jobs.options import (
 from engine.jobs.processes import start_worker
 from engine.jobs.runs import RESUMABLE, state_of
 from engine.jobs.turns import take_ticket
-from engine.workloads import check_workload_name
+from engine.workloads import name_with
 
 __all__ = [
     "ANALYZE_OPTIONS",
@@ -45,6 +45,7 @@ def launch(
     options: Mapping[str, Any] | None = None,
     *,
     workload_file: str | None = None,
+    weights: str | Path | None = None,
 ) -> str:
     """Start a run in a process of its own, which outlives this one.
 
@@ -56,7 +57,9 @@ def launch(
             "uniform" (fields of a `BitPlan` or None). For finetune: "data", "plan", "recipe" (what
             people call the settings) and the settings of `engine.finetuning.finetune`.
         workload_file: FILE.py:FUNCTION that makes the workload, in place of a known name. The file
-            is run: never take it from a page, an upload or a result.
+            is run: never take it from a page, an upload or a result. The workload has the name
+            given here in all that the run writes.
+        weights: File to take in place of a known network's own, see `load_workload`.
 
     Returns:
         The run's id.
@@ -69,12 +72,18 @@ def launch(
     if kind not in OPTIONS:
         raise ValueError(f"kind must be one of {', '.join(OPTIONS)}, got {kind!r}.")
     if workload_file is None:
-        check_workload_name(workload)
+        workload = name_with(workload, weights)
     else:
+        if weights is not None:
+            raise ValueError(
+                f"weights must come with a known workload, got {str(weights)!r} with a workload "
+                "file: load them in its function."
+            )
         path, _, function = workload_file.rpartition(":")
         workload_file = f"{Path(path).resolve()}:{function}"
     check_options(kind, workload, options, known=workload_file is None)
-    folder = new_run(kind, workload, options, workload_file)
+    given = None if weights is None else str(Path(weights).resolve())
+    folder = new_run(kind, workload, options, workload_file, given)
     with writing_in(folder.parent):
         try:
             take_ticket(folder)

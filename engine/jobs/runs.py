@@ -48,6 +48,8 @@ class RunView:
     error: str | None  # one sentence, where it failed or crashed
     place: int = 0  # runs ahead of it, the one at work among them; 0 if it is not queued
     cancelling: bool = False  # whether it was asked to stop and has not yet
+    workload_file: str | None = None  # FILE.py:FUNCTION that makes the workload, if not by name
+    weights: str | None = None  # file of the network's weights, if not the published ones
 
     @property
     def resumable(self) -> bool:
@@ -150,6 +152,8 @@ def _view(folder: Path, waiting: list[str] | None) -> RunView:
         error={"crashed": CRASHED, "failed": failed.get("error")}.get(state),
         place=ahead if state == "queued" else 0,
         cancelling=live and (folder / CANCEL).exists(),
+        workload_file=spec.workload_file,
+        weights=spec.weights,
     )
 
 

@@ -94,7 +94,9 @@ def _part_of(progress: Progress, stage: int, stages: int) -> Progress:
     return lambda done, total, note: progress(stage * total + done, stages * total, note)
 
 
-def load(name: str | None, file: str | None, data: str) -> "Workload":
+def load(
+    name: str | None, file: str | None, data: str, weights: str | Path | None = None
+) -> "Workload":
     """Load a workload by name, or from FILE.py:FUNCTION where that is given.
 
     Raises:
@@ -102,7 +104,7 @@ def load(name: str | None, file: str | None, data: str) -> "Workload":
         FormatError: If a file cannot be read.
     """
     if file is None:
-        return load_workload(name or "", data)
+        return load_workload(name or "", data, weights)
     workload = load_workload_file(file)
     return replace(workload, origin=workload.origin or f"--workload-file {shlex.quote(file)}")
 
@@ -110,15 +112,19 @@ def load(name: str | None, file: str | None, data: str) -> "Workload":
 def do(spec: Spec, folder: Path, events: EventWriter) -> None:
     """Do what a run was asked, with its results as events and files in its folder."""
     options = dict(spec.options)
-    workload = load(spec.workload, spec.workload_file, options.pop("data", DATA[0]))
-    WORK[spec.work](workload, options, folder, events)
+    data = options.pop("data", DATA[0])
+    workload = load(spec.workload, spec.workload_file, data, spec.weights)
+    WORK[spec.work](replace(workload, name=spec.workload), options, folder, events)
 
 
 def _analyze(
     workload: "Workload", options: dict[str, Any], folder: Path, events: EventWriter
 ) -> None:
+    from engine.checklist import check_workload
     from engine.perturbation import analyze
 
+    found = [finding.to_json() for finding in check_workload(workload)]
+    events.write("result", name="checklist", result={"findings": found})
     if "bit_widths" in options:
         options["bit_widths"] = tuple(options["bit_widths"])
     analysis = analyze(workload, **options, progress=events.progress)

@@ -2,11 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
-from torchvision.models import Inception_V3_Weights, ResNet50_Weights, inception_v3, resnet50
+from torchvision.models import (
+    Inception_V3_Weights,
+    ResNet50_Weights,
+    get_model,
+    get_model_weights,
+    inception_v3,
+    resnet50,
+)
+from torchvision.transforms import InterpolationMode
 
 from engine.models.squeezenext import squeezenext23
+from engine.models.torchvision_names import PREFIX
 from engine.results import FormatError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # a channel, of pixels in 0…1
@@ -64,6 +74,7 @@ def _not_installed(error: ImportError) -> FormatError:
     )
 
 
+HEADS = {"inception_v3": "AuxLogits.", "googlenet": "aux"}  # how names of training's heads begin
 NETWORKS = {
     "resnet50-imagenet": ImageNetNetwork(
         resnet50,
@@ -91,3 +102,32 @@ NETWORKS = {
         file=_efficientnet_lite0_file,
     ),
 }
+
+
+def network_of(name: str) -> ImageNetNetwork:
+    """A network by its workload's name: one of `NETWORKS`, or torchvision's after "torchvision/".
+
+    Of these, images are made as torchvision's best weights want them, and those are the published
+    ones. Heads that only training reads are left out.
+    """
+    if not name.startswith(PREFIX):
+        return NETWORKS[name]
+    architecture = name.removeprefix(PREFIX)
+    best = get_model_weights(architecture).DEFAULT  # type: ignore[attr-defined]
+    wants = best.transforms()
+    heads = HEADS.get(architecture, "")
+    own = {"aux_logits": False, "init_weights": False, "transform_input": False} if heads else {}
+    return ImageNetNetwork(
+        partial(get_model, architecture, weights=None, **own),
+        Preprocessing(
+            resize=wants.resize_size[0],
+            crop=wants.crop_size[0],
+            # the scaling at the head of these networks, made part of the images
+            mean=(0.5,) * 3 if heads else tuple(wants.mean),
+            std=(0.5,) * 3 if heads else tuple(wants.std),
+            bicubic=wants.interpolation == InterpolationMode.BICUBIC,
+        ),
+        fits=f"torchvision's {architecture}",
+        url=best.url,
+        ignored=heads,
+    )

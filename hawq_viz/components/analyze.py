@@ -5,7 +5,8 @@ import streamlit as st
 from engine import jobs
 from engine.analysis import COSTS
 from engine.results import BIT_WIDTHS
-from hawq_viz import state
+from hawq_viz import networks, state
+from hawq_viz.components.checklist import checklist_of
 from hawq_viz.components.runs import REFUSED, delete_button, next_button, refusal, watch
 from hawq_viz.viewmodels import analyses, runs
 
@@ -25,7 +26,13 @@ def analyze_form() -> None:
         ),
         st.form("analyze", border=False),
     ):
-        st.radio("Images", list(DATA), format_func=DATA.get, key="analyze_data")
+        st.radio(
+            "Images",
+            list(DATA),
+            format_func=DATA.get,
+            key="analyze_data",
+            disabled=networks.is_own(state.current().workload),  # it brings its own
+        )
         st.pills(
             "Bit widths",
             list(BIT_WIDTHS),
@@ -55,7 +62,7 @@ def _launch() -> None:
     chosen = st.session_state
     chosen[FORM] = False
     try:
-        run_id = jobs.launch(
+        run_id = networks.launch(
             "analyze",
             state.current().workload,
             analyses.analyze_options(
@@ -76,7 +83,7 @@ def analyze_run() -> None:
     """Show the analysis that is under way, or the watched one once it has ended."""
     refusal()
     view = state.current()
-    run = runs.watched(jobs.list_runs(), "analyze", view.workload, view.run)
+    run = runs.watched(state.list_runs(), "analyze", view.workload, view.run)
     if run is None or run.id == view.analysis:
         return
     with st.container(border=True):
@@ -96,6 +103,8 @@ def analyze_run() -> None:
                 next_button(run, primary=True)
         with delete:
             delete_button(run)
+        if run.state != "finished":
+            checklist_of(run)
 
 
 def _finished(seen: list[jobs.RunView]) -> str:

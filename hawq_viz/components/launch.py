@@ -2,8 +2,7 @@
 
 import streamlit as st
 
-from engine import jobs
-from hawq_viz import state
+from hawq_viz import networks, state
 from hawq_viz.components.runs import REFUSED, refusal
 from hawq_viz.viewmodels.measured import ROUNDING, quantize_options
 from hawq_viz.viewmodels.plans import Summary
@@ -43,6 +42,7 @@ def launch_form(summary: Summary, *, primary: bool) -> None:
         list(DATA),
         format_func=DATA.get,
         key=TYPED + "data",
+        disabled=networks.is_own(summary.plan.workload),  # it brings its own
         help="To train and to test on: the few that come along, or the whole data set.",
     )
     rival.checkbox(
@@ -125,7 +125,7 @@ def _launch(summary: Summary) -> None:
         else:
             kind, told = "finetune", [finetune_options(p, recipe, data, custom) for p in plans]
         for options in told:
-            launched.append(jobs.launch(kind, summary.plan.workload, options))
+            launched.append(networks.launch(kind, summary.plan.workload, options))
     except ValueError as error:
         st.session_state[REFUSED] = str(error)
     if launched:

@@ -20,7 +20,7 @@ def quantize_page(analysis: Analysis, summary: plans.Summary) -> None:
     Exactly one button stands out: to launch, or what the shown run asks for.
     """
     view = state.current()
-    listed = runs.runs_of(jobs.list_runs(), runs.QUANTIZING, view.workload)
+    listed = runs.runs_of(state.list_runs(), runs.QUANTIZING, view.workload)
     own = runs.runs_of(listed, runs.QUANTIZING, view.workload, summary.plan)
     shown = next((run for run in listed if run.id == view.run), None) or next(
         iter(own + listed), None

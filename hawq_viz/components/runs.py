@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import streamlit as st
 
 from engine import jobs
-from hawq_viz import state
+from hawq_viz import networks, state
 from hawq_viz.viewmodels import runs
 from hawq_viz.viewmodels.training import finetune_options
 
@@ -119,6 +119,6 @@ def _do(action: str, run: jobs.RunView) -> None:
             state.change(run="")
         elif action == "finetune":
             told = finetune_options(runs.planned(run), "quick", run.options["data"])
-            state.change(run=jobs.launch("finetune", run.workload, told), overlay="")
+            state.change(run=networks.launch("finetune", run.workload, told), overlay="")
     except ValueError as error:
         st.session_state[REFUSED] = str(error)

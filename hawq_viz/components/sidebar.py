@@ -2,16 +2,17 @@
 
 import streamlit as st
 
-from engine import jobs
-from engine.workloads import workload_names
 from hawq_viz import state
+from hawq_viz.components.weights import weights_form
 from hawq_viz.viewmodels import analyses
+
+COMES = "comes with the network"
 
 
 def sidebar() -> None:
     """Choose the network and the analysis that all pages show."""
     view = state.current()
-    names = workload_names()
+    names = state.networks_listed()
     st.session_state["workload"] = view.workload if view.workload in names else None
     with st.sidebar:
         st.selectbox(
@@ -22,17 +23,18 @@ def sidebar() -> None:
             help="A trained network with its data, loss and metric.",
         )
         found = {
-            run.id: run for run in jobs.list_runs() if analyses.is_analysis(run, view.workload)
+            run.id: run for run in state.list_runs() if analyses.is_analysis(run, view.workload)
         }
         st.session_state["analysis"] = view.analysis if view.analysis in found else ""
+        known = view.workload in names
+        comes = "the newest you made" if known and not state.comes_analyzed() else COMES
         st.selectbox(
             "Analysis",
             ["", *found],
             key="analysis",
-            format_func=lambda run: (
-                analyses.analysis_name(found[run]) if run else "comes with the network"
-            ),
+            format_func=lambda run: analyses.analysis_name(found[run]) if run else comes,
             on_change=lambda: state.change(analysis=st.session_state["analysis"]),
             help="The one that comes with the network, or one you made on the Sensitivity page.",
         )
+        weights_form()
         st.caption("The address of this page holds all you chose: copy it to share the view.")

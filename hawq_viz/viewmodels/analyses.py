@@ -158,7 +158,8 @@ def is_analysis(run: "RunView", workload: str) -> bool:
 def analysis_name(run: "RunView") -> str:
     """An analyze run in a list: when, on what, to what error."""
     options = run.options
+    data = "own" if run.workload_file else options.get("data", "sample")
     return (
-        f"{when(run)}, {options.get('data', 'sample')} data, "
+        f"{when(run)}, {data} data, "
         f"{options.get('relative_sem', 0.1):.0%}, seed {options.get('seed', 0)}"
     )

@@ -1,0 +1,34 @@
+"""What to know of a network, from the run that looked at it."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from engine.jobs import RunView
+
+ICONS = {"problem": ":material/warning:", "note": ":material/info:"}
+SPECIAL = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_[]<>$#~|:"})  # of Markdown
+
+
+def findings(run: "RunView | None") -> list[str] | None:
+    """Each finding as a paragraph, problems first; None where nobody has looked."""
+    told = run.results.get("checklist", {}).get("findings") if run else None
+    if not isinstance(told, list):
+        return None
+    known = ("severity", "subject", "sentence")
+    whole = [one for one in told if isinstance(one, dict) and all(x in one for x in known)]
+    return [
+        f"{ICONS.get(one['severity'], ICONS['note'])} **{_plain(one['subject'])}**  \n"
+        f"{_plain(one['sentence'])}"
+        for one in whole
+    ]
+
+
+def title(told: list[str]) -> str:
+    """The heading above them."""
+    count = f"{len(told)} finding{'s' if len(told) != 1 else ''}" if told else "nothing found"
+    return f"What to know of this network: {count}"
+
+
+def _plain(text: object) -> str:
+    """A text that Markdown shows as it is."""
+    return str(text).translate(SPECIAL)
