@@ -1,6 +1,7 @@
 """Weights from a file into a network, exactly; and files of published weights."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -17,13 +18,20 @@ NAMED = 3  # names that an error lists, of each kind
 COUNTER = "num_batches_tracked"  # of a batch norm: no evaluation reads it, and older files lack it
 
 
-def load_weights(model: nn.Module, path: Path, *, ignored: str = "") -> None:
+def load_weights(
+    model: nn.Module,
+    path: Path,
+    *,
+    ignored: str = "",
+    renamed: Callable[[str], str] | None = None,
+) -> None:
     """Load a file into a network, exactly.
 
     Args:
         model: Changed only if the whole file fits.
         path: Safetensors, or a state dict of tensors as `torch.save` writes it.
         ignored: How names begin that the file may have though the network does not.
+        renamed: Name in the file → name in the network, where some have changed.
 
     Raises:
         FormatError: If the file is missing, damaged, of another network or not of tensors alone.
@@ -41,6 +49,8 @@ def load_weights(model: nn.Module, path: Path, *, ignored: str = "") -> None:
         raise FormatError(f"{expected}, but {reason}.") from error
     if ignored:
         found = {name: value for name, value in found.items() if not name.startswith(ignored)}
+    if renamed is not None:
+        found = {renamed(name): value for name, value in found.items()}
     if differs := _differences(model.state_dict(), found):
         raise FormatError(f"{expected}, but {differs}.")
     model.load_state_dict(found, strict=False)

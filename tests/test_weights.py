@@ -46,6 +46,14 @@ def test_what_the_network_does_not_have_can_be_ignored(tmp_path):
         load_weights(model, tmp_path / "more.pth")
 
 
+def test_names_that_have_changed_are_told(tmp_path):
+    stored, model = network(), network()
+    older = {f"old.{name}": value for name, value in stored.state_dict().items()}
+    torch.save(older, tmp_path / "older.pth")
+    load_weights(model, tmp_path / "older.pth", renamed=lambda name: name.removeprefix("old."))
+    assert torch.equal(model[0].weight, stored[0].weight)
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 @pytest.mark.parametrize("wrong", ["missing", "cut", "text"])
 def test_a_damaged_file_is_refused(tmp_path, wrong, suffix):
