@@ -3,9 +3,11 @@
 The diagonal block of a layer's Hessian is E_x[Jᵀ S J] wherever the network is piecewise linear in
 that layer's weight (see `exactness`), with J the Jacobian of the outputs and S the Hessian of the
 loss in the outputs. With c = S^½ u, u Rademacher, one backward pass of ⟨c, outputs⟩ gives Jᵀc for
-every layer at once, and ‖Jᵀc‖² has the expectation Tr(Jᵀ S J). Hutchinson's estimator with
-Hessian-vector products (HAWQ-V2, eq. 6) is the reference. The same holds for the activations that
-layers read (HAWQ-V2, sec. 3.3), and the same backward pass tells their traces, image by image.
+every layer at once, and ‖Jᵀc‖² has the expectation Tr(Jᵀ S J). A diagonal S may be indefinite, as
+that of a detector's loss is: then it takes two backward passes, and traces have a sign.
+Hutchinson's estimator with Hessian-vector products (HAWQ-V2, eq. 6) is the reference. The same
+holds for the activations that layers read (HAWQ-V2, sec. 3.3), and the same backward passes tell
+their traces, image by image.
 """
 
 import time
