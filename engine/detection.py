@@ -21,6 +21,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, sigmoid_focal_loss
 
+from engine.results import jackknife_interval
+
 ASPECTS = (0.5, 1.0, 2.0)
 MATCHED, UNMATCHED = 0.5, 0.4  # overlap with an object's box from which, and below which
 NOT_MATCHED = -1  # Matcher: background; below it, neither
@@ -28,6 +30,7 @@ ALPHA, GAMMA = 0.25, 2.0  # focal loss, as published
 BETA = 1 / 9  # of the smooth L1 loss: quadratic for errors below it
 LEAST_SCORE, SAME_OBJECT = 0.05, 0.5  # of a detection; overlap from which two are one
 CANDIDATES, DETECTIONS = 1000, 100  # a pyramid level; an image
+GROUPS = 30  # of images, for the error of a mAP
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,9 @@ class DetectionLoss:
         self.coder = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
         self.last: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
 
+    def __repr__(self) -> str:
+        return f"focal loss and smooth L1 loss (β = {self.beta:.3g})"
+
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of outputs [N, anchors, classes + 4] for targets [N, boxes, 5]."""
         return self.each(outputs, targets).mean()
@@ -137,6 +143,25 @@ class DetectionLoss:
         apart = F.smooth_l1_loss(found, places.to(found), reduction="none", beta=self.beta)
         beside = (apart * foreground[..., None]).sum((1, 2))
         return (focal + beside) / foreground.sum(1).clamp(min=1)
+
+    def distance(self, outputs: Tensor, taught: Tensor) -> Tensor:
+        """How far outputs are from those of a teacher, mean over images; 0 where they agree.
+
+        Σ KL(teacher's ‖ own probability of each class), plus the smooth L1 distance of the boxes,
+        each weighed by how sure the teacher is of an object there, both divided by the sum of
+        these weights, the number of anchors with an object as the teacher sees it.
+        """
+        (logits, boxes), (wanted, places) = (
+            (x[..., :-4], x[..., -4:]) for x in (outputs, taught.detach())
+        )
+        probability = wanted.sigmoid()
+        sure = probability.amax(2)
+        entropy, least = (
+            F.binary_cross_entropy_with_logits(x, probability, reduction="none").sum((1, 2))
+            for x in (logits, wanted)
+        )
+        apart = F.smooth_l1_loss(boxes, places, reduction="none", beta=self.beta).sum(2)
+        return ((entropy - least + (sure * apart).sum(1)) / sure.sum(1).clamp(min=1)).mean()
 
     def detections(self, outputs: Tensor) -> list[Detections]:
         """What outputs [N, anchors, classes + 4] say is in each image, at most 100 objects."""
@@ -184,13 +209,83 @@ class DetectionLoss:
         return self.anchors.height, self.anchors.width
 
 
-def mean_average_precision(found: Sequence[Detections], targets: Sequence[Tensor]) -> float:
-    """COCO's mAP in 0…1: over classes and overlaps of 0.5, 0.55 … 0.95.
+@dataclass(frozen=True)
+class Precision:
+    """COCO's mAP: over classes and overlaps of 0.5, 0.55 … 0.95."""
+
+    value: float  # 0…1
+    without: tuple[float, ...]  # what it would be without each of some groups of the images
+    images: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval over images, within 0…1; see `results.jackknife_interval`."""
+        low, high = jackknife_interval(self.value, self.without)
+        return max(0.0, low), min(1.0, high)
+
+
+def precision_of(found: Sequence[Detections], targets: Sequence[Tensor]) -> Precision:
+    """COCO's mAP, with what it would be without each of `GROUPS` groups of images.
+
+    The groups are drawn once and for all, so two networks on the same images have the same ones.
+    Each image's boxes are matched once.
 
     Args:
         found: What a detector finds in each image.
         targets: What is there, [boxes, 5] each.
     """
+    count = len(found)
+    groups = np.array_split(np.random.default_rng(0).permutation(count), min(GROUPS, count))
+    evaluation = _evaluated(found, targets)
+    if evaluation is None:
+        return Precision(0.0, (0.0,) * len(groups), count)
+    value = _accumulated(evaluation)
+    matched = np.array(evaluation._evalImgs_cpp, dtype=object).reshape(-1, count)  # [classes, ..]
+    without = []
+    for group in groups:
+        left = np.delete(np.arange(count), group)
+        evaluation._paramsEval.imgIds = left.tolist()
+        evaluation._evalImgs_cpp = matched[:, left].ravel().tolist()
+        without.append(_accumulated(evaluation) if len(left) else 0.0)
+    return Precision(value, tuple(without), count)
+
+
+def precision_difference(
+    ours: Sequence[Precision], theirs: Sequence[Precision]
+) -> tuple[float, tuple[float, float]]:
+    """How much higher one way to make a network gets the mAP than another, with its 95 % interval.
+
+    What is common to both on an image, how hard it is above all, cancels: the jackknife leaves the
+    same images out on both sides, of the difference of the means over each way's networks.
+
+    Args:
+        ours: Of the networks of one way, several seeds say, on the same images.
+        theirs: Of the other's, on these images too.
+
+    Raises:
+        ValueError: If there are none, or they are not of equally many images, two or more.
+    """
+    counts = sorted({one.images for one in (*ours, *theirs)})
+    if not ours or not theirs or len(counts) > 1 or counts[0] < 2:
+        raise ValueError(
+            "ours and theirs must hold a network each, on the same images, two or more, "
+            f"got {len(ours)} and {len(theirs)} networks on {' or '.join(map(str, counts))} images."
+        )
+    value, *without = (
+        np.mean([(x.value, *x.without) for x in ours], 0)
+        - np.mean([(x.value, *x.without) for x in theirs], 0)
+    ).tolist()
+    return value, jackknife_interval(value, without)
+
+
+def mean_average_precision(found: Sequence[Detections], targets: Sequence[Tensor]) -> float:
+    """COCO's mAP in 0…1, see `precision_of`."""
+    evaluation = _evaluated(found, targets)
+    return 0.0 if evaluation is None else _accumulated(evaluation)
+
+
+def _evaluated(found: Sequence[Detections], targets: Sequence[Tensor]) -> Any:
+    """COCO's evaluation with every image's boxes matched; None where there are none."""
     from faster_coco_eval import COCO, COCOeval_faster
 
     truths: list[dict[str, Any]] = []
@@ -204,7 +299,7 @@ def mean_average_precision(found: Sequence[Detections], targets: Sequence[Tensor
             annotation = _annotation(len(results) + 1, image, kind, box)
             results.append({**annotation, "score": score})
     if not results or not truths:
-        return 0.0
+        return None
     kinds = sorted({x["category_id"] for x in truths})
     truth = COCO(
         {
@@ -213,11 +308,19 @@ def mean_average_precision(found: Sequence[Detections], targets: Sequence[Tensor
             "categories": [{"id": kind, "name": str(kind)} for kind in kinds],
         }
     )
-    evaluation = COCOeval_faster(truth, truth.loadRes(results), "bbox")
+    evaluation = COCOeval_faster(truth, truth.loadRes(results), "bbox", separate_eval=True)
+    evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+    evaluation.params.maxDets = [DETECTIONS]
     evaluation.evaluate()
+    return evaluation
+
+
+def _accumulated(evaluation: Any) -> float:
+    """The mean precision of an evaluation; 0 where no object is left."""
     evaluation.accumulate()
-    precision = np.asarray(evaluation.eval["precision"])[..., 0, -1]  # all sizes, 100 an image
-    return float(precision[precision > -1].mean())
+    precision = np.asarray(evaluation.eval["precision"])
+    known = precision[precision > -1]  # of classes that there are
+    return float(known.mean()) if known.size else 0.0
 
 
 def _annotation(number: int, image: int, kind: int, box: list[float]) -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,13 +16,13 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.utils.data import DataLoader, Subset
 
+from engine.detection import Detections, Precision, precision_of
 from engine.layers import evaluation_mode
 from engine.probes import Loss, loss_function, outputs_of
 from engine.results import DEVIATIONS, Evaluation, Progress, Provenance, wilson_interval
 from engine.traces import weighted_mean
 from engine.workloads import Workload, describe_data, example_image
 
-METRICS = {"top-1": 1, "top-5": 5}  # how many of the first guesses may be right
 BATCH_SIZE = 500  # images at once, at most
 NUMBERS = 2**23  # in these images together, at most, if not told otherwise
 SLOW_SECONDS = 0.01  # to read an image, before other processes do it
@@ -36,7 +39,11 @@ def evaluate(
     progress: Progress | None = None,
     command: str | None = None,
 ) -> Evaluation:
-    """Measure accuracy and mean loss on the test images.
+    """Measure a workload's metric and mean loss on the test images.
+
+    "top-1" and "top-5" are the share of images whose class is among the first guesses, with
+    Wilson's interval; "mAP" is COCO's, over overlaps of 0.5, 0.55 … 0.95, with that of the
+    delete-a-group jackknife over images (see `detection.precision_of`).
 
     Args:
         model: Put into eval mode for the while, and given back as it was.
@@ -53,8 +60,7 @@ def evaluate(
         ValueError: If there are no images, labels that do not match, a metric that is unknown or
             a loss that is not finite.
     """
-    if workload.metric not in METRICS:
-        raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {workload.metric!r}.")
+    metric = _metric(workload)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     if max_images is not None and max_images < 1:
@@ -62,9 +68,9 @@ def evaluate(
     data, fingerprint = describe_data(workload.test)
     available = len(workload.test)  # type: ignore[arg-type]
     total = min(available, max_images or available)
-    correct, sizes, losses = 0, list[int](), list[float]()
+    sizes, losses = list[int](), list[float]()
     for outputs, targets in _seen(model, workload, total, batch_size):
-        classes = _classes(outputs, targets)
+        metric.check(outputs, targets)
         values = _losses(outputs, targets, workload.loss)
         if not bool(torch.isfinite(values).all()):
             raise ValueError(
@@ -74,16 +80,17 @@ def evaluate(
             )
         losses += values.double().tolist()
         sizes += [len(outputs) // len(values)] * len(values)
-        correct += int(_right(outputs, classes, workload.metric).sum())
+        metric.see(outputs, targets)
         if progress:
             progress(sum(sizes), total, "test images")
     given = {} if max_images is None else {"max_images": max_images}
     loss, sem = weighted_mean(np.array(losses), np.array(sizes))
     seen = data if total == available else f"the first {total} of {data}"
+    value, interval = metric.measured()
     return Evaluation(
         metric=workload.metric,
-        value=correct / sum(sizes),
-        interval=wilson_interval(correct, sum(sizes)),
+        value=value,
+        interval=interval,
         samples=sum(sizes),
         loss=float(loss),
         loss_sem=float(sem) if np.isfinite(sem) else 0.0,
@@ -107,12 +114,37 @@ def correct_images(
     Returns:
         [test images], in their order.
     """
-    total = len(workload.test)  # type: ignore[arg-type]
-    right = [
-        _right(outputs, _classes(outputs, targets), workload.metric).numpy()
-        for outputs, targets in _seen(model, workload, total, batch_size)
-    ]
-    return np.concatenate(right)
+    metric = _metric(workload)
+    if not isinstance(metric, _ShareRight):
+        raise ValueError(
+            f"metric must be top-1 or top-5 to tell which images are right, got "
+            f"{workload.metric!r}: take measured_precision."
+        )
+    for outputs, targets in _seen(model, workload, len(workload.test), batch_size):  # type: ignore[arg-type]
+        metric.check(outputs, targets)
+        metric.see(outputs, targets)
+    return torch.cat(metric.right).numpy()
+
+
+@torch.no_grad()
+def measured_precision(
+    model: nn.Module, workload: Workload, *, batch_size: int | None = None
+) -> Precision:
+    """Measure the mAP of a network on the test images, to compare networks by on the same images.
+
+    See `detection.precision_difference`.
+
+    Args:
+        model: As for `evaluate`.
+        workload: Likewise.
+        batch_size: Likewise.
+    """
+    metric = _metric(replace(workload, metric="mAP"))
+    assert isinstance(metric, _BoxPrecision)
+    for outputs, targets in _seen(model, workload, len(workload.test), batch_size):  # type: ignore[arg-type]
+        _losses(outputs, targets, workload.loss)  # refuses what does not fit
+        metric.see(outputs, targets)
+    return metric.precision()
 
 
 def paired_difference(ours: ArrayLike, theirs: ArrayLike) -> tuple[float, tuple[float, float]]:
@@ -163,33 +195,98 @@ def _seen(
             yield outputs_of(model, batch), targets
 
 
-def _classes(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The class of each image; the largest target where there is one an output."""
-    if outputs.dim() != 2 or targets.shape not in (outputs.shape, outputs.shape[:1]):
-        raise ValueError(
-            f"targets must be one class, or one number an output, for each image, got targets "
-            f"{list(targets.shape)} for outputs {list(outputs.shape)}: "
-            "take labels and model of the same task."
-        )
-    return targets.argmax(1) if targets.dim() == 2 else targets
+class _Metric(Protocol):
+    """What is measured of outputs, mini-batch by mini-batch."""
+
+    def check(self, outputs: Tensor, targets: Tensor) -> None:
+        """Refuse outputs and targets that do not fit."""
+
+    def see(self, outputs: Tensor, targets: Tensor) -> None:
+        """Take a mini-batch in."""
+
+    def measured(self) -> tuple[float, tuple[float, float]]:
+        """The metric of all that was seen, and its 95 % interval."""
 
 
-def _right(outputs: Tensor, classes: Tensor, metric: str) -> Tensor:
-    """Whether each image's class is among the first guesses, [N]."""
-    guesses = METRICS[metric]
-    if 1 < guesses >= outputs.shape[1]:
-        raise ValueError(
-            f"metric must be one that can fail, got {metric!r} of {outputs.shape[1]} outputs: "
-            "take top-1."
-        )
-    if guesses == 1:
-        return outputs.argmax(1) == classes
-    first = outputs.argsort(dim=1, descending=True, stable=True)[:, :guesses]
-    return (first == classes[:, None]).any(dim=1)
+class _ShareRight:
+    """How often the class is among the first guesses."""
+
+    def __init__(self, guesses: int, workload: Workload) -> None:
+        self.guesses, self.metric = guesses, workload.metric
+        self.right: list[Tensor] = []  # [images] of each mini-batch
+
+    def check(self, outputs: Tensor, targets: Tensor) -> None:
+        if outputs.dim() != 2 or targets.shape not in (outputs.shape, outputs.shape[:1]):
+            raise ValueError(
+                f"targets must be one class, or one number an output, for each image, got targets "
+                f"{list(targets.shape)} for outputs {list(outputs.shape)}: "
+                "take labels and model of the same task."
+            )
+        if 1 < self.guesses >= outputs.shape[1]:
+            raise ValueError(
+                f"metric must be one that can fail, got {self.metric!r} of {outputs.shape[1]} "
+                "outputs: take top-1."
+            )
+
+    def see(self, outputs: Tensor, targets: Tensor) -> None:
+        classes = targets.argmax(1) if targets.dim() == 2 else targets  # the largest of numbers
+        if self.guesses == 1:
+            self.right.append(outputs.argmax(1) == classes)
+        else:
+            first = outputs.argsort(dim=1, descending=True, stable=True)[:, : self.guesses]
+            self.right.append((first == classes[:, None]).any(dim=1))
+
+    def measured(self) -> tuple[float, tuple[float, float]]:
+        right = torch.cat(self.right)
+        correct = int(right.sum())
+        return correct / len(right), wilson_interval(correct, len(right))
+
+
+class _BoxPrecision:
+    """How good the boxes are that a detector finds; no raw outputs are kept."""
+
+    def __init__(self, workload: Workload) -> None:
+        if not hasattr(workload.loss, "detections"):
+            raise ValueError(
+                "loss must say what boxes outputs mean, for the metric mAP, got "
+                f"{workload.loss!r}: take one like detection.DetectionLoss, or another metric."
+            )
+        self.detections: Callable[[Tensor], list[Detections]] = workload.loss.detections
+        self.found: list[Detections] = []
+        self.targets: list[Tensor] = []
+
+    def check(self, outputs: Tensor, targets: Tensor) -> None:
+        pass  # the loss does
+
+    def see(self, outputs: Tensor, targets: Tensor) -> None:
+        self.found += self.detections(outputs)
+        self.targets += targets.unbind()
+
+    def precision(self) -> Precision:
+        return precision_of(self.found, self.targets)
+
+    def measured(self) -> tuple[float, tuple[float, float]]:
+        precision = self.precision()
+        return precision.value, precision.interval
+
+
+METRICS: dict[str, Callable[[Workload], _Metric]] = {
+    "top-1": partial(_ShareRight, 1),
+    "top-5": partial(_ShareRight, 5),
+    "mAP": _BoxPrecision,
+}
+
+
+def _metric(workload: Workload) -> _Metric:
+    if workload.metric not in METRICS:
+        raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {workload.metric!r}.")
+    return METRICS[workload.metric](workload)
 
 
 def _losses(outputs: Tensor, targets: Tensor, loss: Loss) -> Tensor:
-    """Loss of each image; of the mini-batch as one where the loss is the user's own."""
+    """Loss of each image; of the mini-batch as one where the user's own tells no more."""
+    if hasattr(loss, "each"):
+        return loss.each(outputs, targets)
     mean = loss_function(loss)(outputs, targets)  # refuses labels that do not match
     if loss == "cross_entropy":
         each = F.cross_entropy(outputs, targets, reduction="none")

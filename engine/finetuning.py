@@ -58,7 +58,7 @@ SLOW_SECONDS = 0.1  # to read a mini-batch, before other processes do it
 MOST_PROCESSES = 4
 
 BOUNDED = (TrainedWeight, TrainedActivation, LiveNorm)
-CHECKPOINT_KIND = "hawq-viz fine-tuning checkpoint 1"
+CHECKPOINT_KIND = "hawq-viz fine-tuning checkpoint 2"
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Measurement:
     step: int
     held_out: Evaluation  # on training images held back: these alone choose the best
     test: Evaluation  # on some test images, to look at; chooses nothing
-    best: bool  # so far: within one standard error of the highest held-out accuracy
+    best: bool  # so far: within one standard error of the highest held-out metric
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def finetune(
 
     The held-back images are a tenth of the training images, at most as many as the recipe says,
     the same in every run. Read unchanged, they alone choose the best network: the latest whose
-    accuracy on them is within one standard error of the highest. The float network may have been
+    metric on them is within one standard error of the highest. The float network may have been
     trained on them, so expect more of them than of test images.
 
     Args:
@@ -211,7 +211,7 @@ class _Training:
             "seed": seed,
         }
         self.step = 0
-        self.best_step, self.highest = 0, 0.0
+        self.best_step, self.highest = 0, (0.0, 0.0)  # the latter with its standard error
         self.best = self.quantized.state_dict()
         self.smoothed, self.least_smoothed = 0.0, math.inf
         self.diverged = False
@@ -318,10 +318,10 @@ class _Training:
         share, loss = self.recipe.distillation, self.workload.loss
         if share is None:
             return 1.0 if isinstance(loss, str) else 0.0
-        if share > 0 and not isinstance(loss, str):
+        if share > 0 and not isinstance(loss, str) and not hasattr(loss, "distance"):
             raise ValueError(
-                f"distillation must be 0 for a loss of your own, got {share}: how far outputs are "
-                'from the float network\'s is known for "cross_entropy" and "mse".'
+                f"distillation must be 0 for a loss of your own, got {share}: give it a method "
+                "distance(outputs, taught) that says how far outputs are from the float network's."
             )
         return float(share)
 
@@ -341,9 +341,9 @@ class _Training:
     def _measurement(self) -> Measurement:
         model = deployed(self.model)
         held_out, test = self._measure(model)
-        self.highest = max(self.highest, held_out.value)
-        error = math.sqrt(self.highest * (1 - self.highest) / held_out.samples)
-        best = held_out.value >= self.highest - error
+        self.highest = max(self.highest, (held_out.value, held_out.sem))
+        highest, error = self.highest
+        best = held_out.value >= highest - error
         if best:
             self.best_step = self.step
             self.best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -405,7 +405,7 @@ class _Training:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.best, self.best_step = state["best"], state["best_step"]
-        self.highest = state["highest"]
+        self.highest = tuple(state["highest"])
         self.step, self.diverged = state["step"], state["diverged"]
         self.smoothed, self.least_smoothed = state["smoothed"], state["least_smoothed"]
 
@@ -471,6 +471,8 @@ def _learning_rate(step: int, steps: int, peak: float) -> float:
 
 def _distance(outputs: Tensor, taught: Tensor, loss: str | Callable[..., Any]) -> Tensor:
     """How far outputs are from those of the float network, mean over the images."""
+    if not isinstance(loss, str):
+        return loss.distance(outputs, taught)  # type: ignore[attr-defined]
     if loss == "mse":
         return F.mse_loss(outputs, taught)
     student, teacher = outputs.log_softmax(1), taught.log_softmax(1)

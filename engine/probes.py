@@ -100,18 +100,22 @@ def _signed_squares(
     outputs: Tensor,
     asked: Sequence[GradientEdge],
     weights: int,
-    roots: "Sequence[tuple[int, Tensor]]",
+    roots: Sequence[tuple[int, Tensor]],
     marks: "_Marks",
 ) -> list[Tensor]:
     """Σ ± (Jᵀc)² of each weight, one backward pass for each root c; the marks hear theirs."""
     totals: list[Tensor] = []
     for i, (sign, c) in enumerate(roots):
-        with marks.hearing(lambda gradient, sign=sign: sign * gradient.square()):
+        with marks.hearing(partial(_signed_square, sign)):
             kept = i + 1 < len(roots)
             gradients = torch.autograd.grad(outputs, asked, c, retain_graph=kept)
-        squares = [sign * gradient.square() for gradient in gradients[:weights]]
+        squares = [_signed_square(sign, gradient) for gradient in gradients[:weights]]
         totals = [a + b for a, b in zip(totals, squares, strict=True)] if totals else squares
     return totals
+
+
+def _signed_square(sign: int, gradient: Tensor) -> Tensor:
+    return sign * gradient.square()
 
 
 class _Marks:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Subset, TensorDataset
 
+from engine.detection import Anchors, DetectionLoss
 from engine.evaluation import correct_images, evaluate, paired_difference
 from engine.quantized import quantize
 from engine.results import BitPlan, wilson_interval
@@ -203,7 +204,12 @@ def test_arguments_out_of_range_are_refused(given, text):
 @pytest.mark.parametrize(
     ("toy", "text"),
     [
-        (workload(metric="mAP"), "metric must be one of top-1, top-5, got 'mAP'."),
+        (workload(metric="F1"), "metric must be one of top-1, top-5, mAP, got 'F1'."),
+        (
+            workload(metric="mAP"),
+            "loss must say what boxes outputs mean, for the metric mAP, got 'cross_entropy': "
+            "take one like detection.DetectionLoss, or another metric.",
+        ),
         (
             workload(metric="top-5"),
             "metric must be one that can fail, got 'top-5' of 3 outputs: take top-1.",
@@ -218,6 +224,16 @@ def test_arguments_out_of_range_are_refused(given, text):
 def test_workloads_that_cannot_be_measured_are_refused(toy, text):
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         evaluate(network(), toy)
+
+
+def test_which_images_are_right_is_not_asked_of_boxes():
+    toy = workload(metric="mAP", loss=DetectionLoss(Anchors.of((8,), 16, 16)))
+    sentence = (
+        "metric must be top-1 or top-5 to tell which images are right, got 'mAP': "
+        "take measured_precision."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        correct_images(network(), toy)
 
 
 @pytest.mark.parametrize(
