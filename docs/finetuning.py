@@ -19,9 +19,10 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from engine import Analysis, BitPlan, Recipe, Workload, evaluate, finetune, load_workload, quantize
-from engine.evaluation import correct_images, paired_difference
+from engine.evaluation import correct_images, measured_precision, paired_difference
 from engine.finetuning import Checkpoint, Finished, Measurement
 from engine.workloads import stored_analysis
 
@@ -87,7 +88,7 @@ def train(
     row = {
         "seed": seed,
         "evaluation": asdict(evaluate(end.model, workload, command=command())),
-        "correct": packed(correct_images(end.model, workload)),
+        **compared(end.model, workload),
         "steps": end.step,
         "best_step": end.best_step,
         "stopped_because": end.stopped_because,
@@ -97,6 +98,13 @@ def train(
     for file in (checkpoint, spent_file, curve_file):
         file.unlink()
     return row
+
+
+def compared(model: nn.Module, workload: Workload) -> dict[str, Any]:
+    """What networks are compared by, test image by test image."""
+    if workload.metric == "mAP":
+        return {"precision": asdict(measured_precision(model, workload))}
+    return {"correct": packed(correct_images(model, workload))}
 
 
 def command() -> str:

@@ -3,7 +3,7 @@
     python docs/results.py
     python docs/results.py --page    # only the page, from what was measured before
 
-What `finetuning.py` and `activations.py` have measured goes onto the page too.
+What `finetuning.py`, `activations.py` and `detection.py` have measured goes onto the page too.
 
 Every plan is as large as a uniform one. Ω is compared with the plain rounding error ‖ΔW‖², of the
 weights as trained and with batch norms folded into them.
@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import activations
+import detection
 import finetuning
 import numpy as np
 
@@ -174,7 +175,7 @@ def main() -> None:
     if not arguments.page:
         measure(load_workload(WORKLOAD, arguments.data), analysis, folder)
     lines = table(json.loads((folder / "results.json").read_text()), analysis)
-    for part in (finetuning, activations):
+    for part in (finetuning, activations, detection):
         stored = folder / f"{part.__name__}.json"
         if stored.exists():
             lines += part.section(json.loads(stored.read_text()))

@@ -143,15 +143,9 @@ def load_workload(name: str, data: str = "sample", weights: str | Path | None = 
     network = full_name.partition(OWN_WEIGHTS)[0]
     make = _REGISTRY.get(network, _imagenet)
     if weights is None:
-        return make(network, data)
+        return make(network, data, None)
     path = Path(weights).resolve()
-    if make is _imagenet:  # the labels of its sample are its own answers
-        loaded = _imagenet(network, data, path)
-    else:
-        from engine.weights import load_weights
-
-        loaded = make(network, data)
-        load_weights(loaded.model, path)
+    loaded = make(network, data, path)
     origin = f"{network} --data {data} --weights {shlex.quote(str(path))}"
     return replace(loaded, name=full_name, origin=origin)
 
@@ -225,7 +219,8 @@ def describe_data(dataset: Any) -> tuple[str, str]:
         digest = hashlib.sha256(str(len(dataset)).encode())
         for i in range(0, len(dataset), -(-len(dataset) // FINGERPRINTED_IMAGES)):
             image, target = dataset[i]
-            digest.update(image.numpy().tobytes() + repr(target).encode())
+            whole = target.numpy().tobytes() if hasattr(target, "numpy") else repr(target).encode()
+            digest.update(image.numpy().tobytes() + whole)
         fingerprint = digest.hexdigest()[:16]
     return str(name), str(fingerprint)
 
@@ -246,7 +241,7 @@ def _check_not_empty(dataset: Any) -> None:
         raise ValueError("dataset must hold at least one image, got 0 images.")
 
 
-def _resnet20_cifar10(name: str, data: str) -> Workload:
+def _resnet20_cifar10(name: str, data: str, weights: Path | None) -> Workload:
     from engine.datasets.cifar10 import full_cifar10, sample_cifar10
     from engine.datasets.images import AugmentedImages
     from engine.models.resnet_cifar import resnet20
@@ -254,7 +249,7 @@ def _resnet20_cifar10(name: str, data: str) -> Workload:
 
     train, test = sample_cifar10() if data == "sample" else full_cifar10()
     model = resnet20()
-    load_weights(model, SAMPLE_MODELS / f"{name}.safetensors")
+    load_weights(model, weights or SAMPLE_MODELS / f"{name}.safetensors")
     return Workload(
         name=name,
         model=model.eval(),
@@ -265,7 +260,59 @@ def _resnet20_cifar10(name: str, data: str) -> Workload:
     )
 
 
-def _imagenet(name: str, data: str, weights: Path | None = None) -> Workload:
+def _shapes(name: str, data: str, weights: Path | None) -> Workload:
+    from engine.datasets.shapes import TurnedShapes, shapes_of
+    from engine.detection import DetectionLoss
+    from engine.models.retinanet import SHAPES_ANCHORS, retinanet_shapes
+    from engine.weights import load_weights
+
+    train, test = shapes_of(data)
+    model = retinanet_shapes()
+    load_weights(model, weights or SAMPLE_MODELS / f"{name}.safetensors")
+    return Workload(
+        name=name,
+        model=model.eval(),
+        calibration=train,
+        train=TurnedShapes(train),
+        test=test,
+        loss=DetectionLoss(SHAPES_ANCHORS),
+        metric="mAP",
+        origin=f"{name} --data {data}",
+    )
+
+
+def _coco(name: str, data: str, weights: Path | None) -> Workload:
+    from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
+
+    from engine.datasets.coco import full_coco, sample_coco
+    from engine.detection import DetectionLoss
+    from engine.models.retinanet import COCO_ANCHORS, published_name, retinanet_resnet50
+    from engine.weights import load_weights, weights_file
+
+    parts: tuple[Dataset[Any], ...] = ()
+    if data == "full":  # before weights are fetched, for the folder may be missing
+        parts = full_coco()
+    model, loss = retinanet_resnet50(), DetectionLoss(COCO_ANCHORS)
+    url = RetinaNet_ResNet50_FPN_Weights.COCO_V1.url
+    path = weights or weights_file(name, "torchvision's retinanet_resnet50_fpn", url)
+    load_weights(model, path, renamed=published_name)
+    model.eval()
+    if not parts:
+        calibration, test = sample_coco(lambda images: loss.detections(model(images)))
+        parts = calibration, calibration, test
+    return Workload(
+        name=name,
+        model=model,
+        calibration=parts[0],
+        train=parts[1],
+        test=parts[2],
+        loss=loss,
+        metric="mAP",
+        origin=f"{name} --data {data}",
+    )
+
+
+def _imagenet(name: str, data: str, weights: Path | None) -> Workload:
     from engine.datasets.imagenet import full_imagenet, sample_imagenet
     from engine.models.imagenet import network_of
     from engine.weights import load_weights, weights_file
@@ -293,10 +340,12 @@ def _imagenet(name: str, data: str, weights: Path | None = None) -> Workload:
     )
 
 
-_REGISTRY: dict[str, Callable[[str, str], Workload]] = {
+_REGISTRY: dict[str, Callable[[str, str, Path | None], Workload]] = {
     "resnet20-cifar10": _resnet20_cifar10,
+    "retinanet-shapes": _shapes,
     "efficientnet-lite0-imagenet": _imagenet,
     "resnet50-imagenet": _imagenet,
     "inception-v3-imagenet": _imagenet,
     "squeezenext-imagenet": _imagenet,
+    "retinanet-resnet50-coco": _coco,
 }

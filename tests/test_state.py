@@ -57,7 +57,12 @@ def test_a_size_that_is_none_is_passed_over(size):
 
 @pytest.mark.parametrize("run", ["../../etc/passwd", "a/b", ".hidden", "<b>", "x" * 200, "a b"])
 def test_what_could_not_be_an_identifier_is_passed_over(run):
-    assert decode({"run": run, "analysis": run, "workload": run}) == View()
+    assert decode({"run": run, "analysis": run}) == View()
+
+
+@pytest.mark.parametrize("name", ["", "x" * 5000, "a\nb"])
+def test_what_could_not_be_a_network_is_passed_over(name):
+    assert decode({"workload": name}) == View()
 
 
 @pytest.mark.parametrize("bits", ["0", "9", "4x", "44 ", "4" * 1001])
