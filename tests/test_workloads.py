@@ -63,9 +63,7 @@ def workload(**given: object) -> Workload:
 
 @pytest.fixture
 def three_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = {
-        name: lambda name, data, weights: (name, data) for name in ("resnet20", "resnet50", "yolo")
-    }
+    known = {name: lambda name, data, _: (name, data) for name in ("resnet20", "resnet50", "yolo")}
     monkeypatch.setattr(engine.workloads, "_REGISTRY", known)
 
 
