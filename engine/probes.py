@@ -16,9 +16,11 @@ from torch.nn import functional as F
 
 from engine.activations import Activation, tapped, told_apart
 from engine.exactness import linear_in
+from engine.losses import check_loss_is_mean
 
 ESTIMATORS = ("gauss_newton", "hutchinson", "hutchinson_shared")
 LOSSES = ("cross_entropy", "mse")
+FEW = 4  # images that a loss is shown to be a mean on
 DIAGONAL_TOLERANCE = 1e-3  # of the largest curvature: what counts as diagonal
 
 Loss = str | Callable[[Tensor, Tensor], Tensor]
@@ -249,7 +251,10 @@ def _mean_loss(outputs: Tensor, targets: Tensor, loss: Loss, index: int) -> Tens
             f"targets of mini-batch {index} must be one an image, "
             f"got {len(targets)} for {len(outputs)} images."
         )
-    value = loss_function(loss)(outputs, targets)
+    function = loss_function(loss)
+    if index == 0 and callable(loss):
+        check_loss_is_mean(function, outputs[:FEW].detach(), targets[:FEW])
+    value = function(outputs, targets)
     if not torch.isfinite(value):
         raise ValueError(
             f"loss of mini-batch {index} must be finite, got {value.item()}: "

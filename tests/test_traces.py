@@ -347,3 +347,15 @@ def test_overflow_in_a_trace_names_the_layer() -> None:
         ValueError, match=r"traces of mini-batch 0 must be finite, got inf in layer '0'"
     ):
         estimate(model, huge, model(huge).detach(), loss="mse")
+
+
+def test_a_loss_that_is_a_sum_over_images_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"loss must be a mean over images, got a sum \(.*: divide"
+    ):
+        average_traces(
+            network(),
+            [images_and_labels(8)],
+            loss=lambda z, y: F.cross_entropy(z, y, reduction="sum"),
+            generator=torch.Generator(),
+        )
