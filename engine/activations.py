@@ -24,6 +24,7 @@ from engine.layers import MATRIX_PRODUCTS, Watch, evaluation_mode, place_of
 
 aten = torch.ops.aten
 CHILD = "input_quantizer"  # what an attached module is called in the first reader's module
+COPIES = (aten.upsample_nearest1d, aten.upsample_nearest2d, aten.upsample_nearest3d)
 HIDDEN = "no module hands it on as one tensor"
 NOT_BY_IMAGE = "its first axis does not hold the images"
 
@@ -53,7 +54,11 @@ class Activation:
 
 @dataclass(frozen=True)
 class Sum:
-    """An addition or a concatenation: an integer kernel needs its operands on one scale."""
+    """An addition or a concatenation: an integer kernel needs its operands on one scale.
+
+    Where an operand is a sum itself that passes nowhere on its way here, its own operands are named
+    in its place; an image enlarged by repeating its values has the scale of the small one.
+    """
 
     kind: str  # "add" or "cat"
     operands: tuple[str | Site, ...]  # an activation's name, or where another tensor passes
@@ -291,6 +296,8 @@ class _Passings(Watch):
         self.behind: set[int] = set()  # places of tensors that come after a layer
         self.step = 0  # layer calls so far
         self.sums: list[tuple[str, list[_Passing | None]]] = []
+        self.made_of: dict[int, tuple[int, list[_Passing | None]]] = {}  # place of a sum, or of a
+        # copy of values → its version, and what shares its scale
 
     def entering(self, name: str) -> Callable[..., None]:
         """A hook that notes what goes into a module."""
@@ -353,8 +360,11 @@ class _Passings(Watch):
         elif func.overloadpacket in (aten.add, aten.add_, aten.cat):
             self._adds(func.overloadpacket, args)
         after = bool(parameter) or any(place_of(x) in self.behind for x in read)
+        made_of = self._made_of(func.overloadpacket, args)
         outputs = super().__torch_dispatch__(func, types, args, kwargs)
         self.kept.append(outputs)
+        if made_of:
+            self.made_of[place_of(outputs)] = outputs._version, made_of
         if after:
             made = [x for x in tree_leaves(outputs) if isinstance(x, Tensor)]
             self.behind.update(place_of(x) for x in made)
@@ -389,8 +399,25 @@ class _Passings(Watch):
     def _adds(self, operator: Any, args: Any) -> None:
         tensors = [x for x in tree_leaves(args) if isinstance(x, Tensor)]
         if len(tensors) > 1 and all(place_of(x) in self.behind for x in tensors):
-            kind = "cat" if operator is aten.cat else "add"
-            self.sums.append((kind, [self._passing(x) for x in tensors]))
+            if operator is aten.cat:
+                self.sums.append(("cat", [self._passing(x) for x in tensors]))
+            else:
+                self.sums.append(("add", [y for x in tensors for y in self._scaled_with(x)]))
+
+    def _made_of(self, operator: Any, args: Any) -> list["_Passing | None"]:
+        """What has the scale of an operator's output, if that is a sum or a copy of values."""
+        tensors = [x for x in tree_leaves(args) if isinstance(x, Tensor)]
+        sums = operator in (aten.add, aten.add_) and len(tensors) > 1
+        if not sums and operator not in COPIES:
+            return []
+        return [passing for x in tensors for passing in self._scaled_with(x)]
+
+    def _scaled_with(self, tensor: Tensor) -> list["_Passing | None"]:
+        """Where a tensor passes; or, if it does not on its way here, what it was made of."""
+        passing = self._passing(tensor)
+        version, made_of = self.made_of.get(place_of(tensor), (-1, []))
+        own = passing is None or passing.by_readers
+        return made_of if own and version == tensor._version else [passing]
 
 
 @dataclass
