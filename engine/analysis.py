@@ -24,6 +24,7 @@ from engine.frontier import Frontier
 from engine.joint import joint_frontier
 from engine.latency import LatencyTable
 from engine.results import (
+    BELOW_ERROR,
     BitPlan,
     FormatError,
     Provenance,
@@ -92,6 +93,12 @@ class Analysis:
     def worst_relative_sem(self) -> float:
         """Relative standard error of the least certain layer."""
         return max(layer.trace.relative_sem for layer in self.layers)
+
+    @property
+    def below_error(self) -> tuple[str, ...]:
+        """Layers, and inputs of layers, whose trace lies below its standard error."""
+        inputs = [f"input of {x.name}" for x in self.activations if x.trace.floored]
+        return (*(layer.name for layer in self.layers if layer.trace.floored), *inputs)
 
     def frontier(
         self,
@@ -315,6 +322,7 @@ class Analysis:
                 "sem": layer.trace.sem,
                 "relative_sem": layer.trace.relative_sem,
                 "exact": layer.trace.exact,
+                "note": BELOW_ERROR if layer.trace.floored else "",
                 **{f"omega_{bits}": layer.omega[bits] for bits in self.bit_widths},
             }
             for layer in self.layers

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from engine.calibration import stacked
+
 HELD_BACK_SHARE = 0.1  # of the training images, at most
 ORDER, IMAGES, NETWORK = range(3)  # what a seed is for: each draws its own numbers
 
@@ -71,6 +73,7 @@ def training_batches(
         _Drawn(dataset, seed),
         batch_sampler=_keys(torch.tensor(indices), batch_size, seed, steps),
         num_workers=processes,
+        collate_fn=stacked,
         generator=torch.Generator(),  # of no use here, but else it would draw from torch's own
     )
     yield from loader

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from engine.activations import Activation, tapped
 from engine.layers import evaluation_mode
@@ -60,6 +60,27 @@ def draw(dataset: Dataset[Any], images: int, seed: int) -> list[tuple[Tensor, An
         )
     generator = torch.Generator().manual_seed(seed)
     return [dataset[int(i)] for i in torch.randperm(available, generator=generator)[:images]]
+
+
+def stacked(pairs: list[Any]) -> Any:
+    """Put images side by side, and their targets.
+
+    Raises:
+        ValueError: If they have not one shape.
+    """
+    try:
+        return default_collate(pairs)
+    except RuntimeError as error:
+        parts = zip(("images", "targets"), zip(*pairs, strict=True), strict=False)
+        for name, part in parts:
+            shapes = [list(x.shape) for x in part if isinstance(x, Tensor)]
+            other = next((shape for shape in shapes if shape != shapes[0]), None)
+            if other is not None:
+                remedy = "bring images to one size" if name == "images" else "fill up with class −1"
+                raise ValueError(
+                    f"{name} must have one shape, got {shapes[0]} and {other}: {remedy}."
+                ) from error
+        raise
 
 
 def calibrate(

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.utils.data import DataLoader, Subset
 
+from engine.calibration import stacked
 from engine.detection import Detections, Precision, precision_of
 from engine.layers import evaluation_mode
 from engine.probes import Loss, loss_function, outputs_of
@@ -186,6 +187,7 @@ def _seen(
         dataset,
         batch_size=batch_size or max(1, min(BATCH_SIZE, NUMBERS // example.numel())),
         num_workers=min(MOST_PROCESSES, os.cpu_count() or 1) if slow else 0,
+        collate_fn=stacked,
         generator=torch.Generator(),  # of no use here, but else it would draw from torch's own
     )
     with ExitStack() as stack:

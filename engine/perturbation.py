@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from engine.activations import Activation, Activations, find_activations
 from engine.analysis import ActivationSensitivity, Analysis, Histogram, LayerSensitivity
-from engine.calibration import IMAGES, Range, calibrate, draw
+from engine.calibration import IMAGES, Range, calibrate, draw, stacked
 from engine.layers import Layer, find_layers, fold_batch_norm, skipped_weights
 from engine.quantizers import Quantizer
 from engine.results import Progress, Provenance, TraceEstimate, check_bits
@@ -66,7 +66,8 @@ def analyze(
         max_seconds: Time for the traces.
         estimator: See `traces.average_traces`.
         granularity: "layer": Ω = Tr(H) / n · ‖ΔW‖²; "channel": Σ of the same over the layer's
-            output channels, which folding batch norms does not change.
+            output channels, which folding batch norms does not change. Either is at least
+            ‖ΔW‖² times the trace's standard error.
         scheme: Of the weight quantizer, see `quantizers.Quantizer`.
         weight_granularity: Of the weight quantizer.
         weight_range: Of the weight quantizer.
@@ -129,6 +130,7 @@ def analyze(
     for layer in layers:
         trace, error = traces.weights[layer.name], errors[layer.name]
         by_channel = np.array(traces.channels[layer.name])
+        floor = trace.sem if np.isfinite(trace.sem) else 0.0
         sensitivities.append(
             LayerSensitivity(
                 name=layer.name,
@@ -139,7 +141,9 @@ def analyze(
                 trace=trace,
                 perturbation={bits: float(error[bits].sum()) for bits in widths},
                 omega={
-                    bits: float(by_channel.clip(min=0) @ error[bits].numpy())
+                    bits: max(
+                        float(by_channel @ error[bits].numpy()), floor * float(error[bits].sum())
+                    )
                     if granularity == "channel"
                     else trace.for_omega * float(error[bits].sum())
                     for bits in widths
@@ -275,7 +279,9 @@ def shuffled_batches(
     """Mini-batches of some of a dataset's images in random order, each once."""
     order = torch.randperm(len(dataset), generator=generator)[:images].tolist()  # type: ignore[arg-type]
     unused = torch.Generator()  # else the loader would draw from torch's own
-    yield from DataLoader(dataset, batch_size=batch_size, sampler=order, generator=unused)
+    yield from DataLoader(
+        dataset, batch_size=batch_size, sampler=order, collate_fn=stacked, generator=unused
+    )
 
 
 def _rows(model: nn.Module, layers: tuple[Layer, ...]) -> Iterator[Tensor]:

@@ -20,6 +20,8 @@ FORMAT_VERSION = 1
 CONFIDENCE = 0.95  # of every interval
 DEVIATIONS = float(ndtri(0.5 + CONFIDENCE / 2))  # either side of a normal mean
 BIT_WIDTHS = range(1, 9)  # what a layer may be quantized to
+BELOW_ERROR = "trace below its error: Ω uses the error instead"
+METRIC_NAMES = {"mAP": "mAP@[.5:.95]"}  # in full, where they have such a name
 PACKAGES = ("hawq-viz", "numpy", "torch", "torchvision")
 
 
@@ -130,6 +132,11 @@ class Evaluation:
     provenance: Provenance
 
     @property
+    def metric_name(self) -> str:
+        """The metric in full: COCO's mAP says over which overlaps."""
+        return METRIC_NAMES.get(self.metric, self.metric)
+
+    @property
     def sem(self) -> float:
         """The standard error of the value, as its interval tells it."""
         low, high = self.interval
@@ -160,6 +167,12 @@ class Evaluation:
         fields = read_json(path, "evaluation")
         with reading(path, "evaluation"):
             return cls.from_json(fields)
+
+
+def metric_text(metric: str, value: float, digits: int = 1) -> str:
+    """A metric's value in percent; what it is too, where it is no share of right images."""
+    number = f"{value:.{digits}%}"
+    return f"{METRIC_NAMES[metric]} {number}" if metric in METRIC_NAMES else number
 
 
 def wilson_interval(successes: int, samples: int) -> tuple[float, float]:

@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import default_collate
 
 from engine.activations import Activation, tapped, told_apart
-from engine.calibration import BATCH, Range
+from engine.calibration import BATCH, Range, stacked
 from engine.layers import evaluation_mode
 from engine.probes import Loss, loss_function, outputs_of
 from engine.quantizers import Grid
@@ -64,7 +63,7 @@ def measure_roundoff(
     }
     with evaluation_mode(model):
         for start in range(0, len(pairs), BATCH):
-            images, targets = default_collate(list(pairs[start : start + BATCH]))
+            images, targets = stacked(list(pairs[start : start + BATCH]))
             for one in told.values():
                 one.begin(len(images))
             functions = {name: one.tap for name, one in told.items()}

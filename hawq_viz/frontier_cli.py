@@ -10,7 +10,7 @@ from typing import Any
 from engine.analysis import COSTS, Analysis
 from engine.frontier import Frontier
 from engine.latency import LatencyTable
-from engine.results import BitPlan
+from engine.results import BELOW_ERROR, BitPlan
 from hawq_viz.figures.costs import NAMES, cost_of, cost_text, plan_text, uniform_text
 from hawq_viz.terminal import check_out, show
 
@@ -236,10 +236,12 @@ def _show_plan(
             "plan": asdict(plan),
             "uniform": asdict(others[uniform_text(rival)]),
             "others": {name: asdict(other) for name, other in others.items()},
+            "below_error": list(analysis.below_error),
             "out": str(arguments.out) if arguments.out else None,
         },
         *_plan_lines({"plan": plan, **others}),
         *_bit_lines(analysis, plan),
+        *(f"{name}: {BELOW_ERROR}" for name in analysis.below_error),
         *([f"saved {arguments.out}"] if arguments.out is not None else []),
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from engine import jobs
 from engine.jobs.launching import FINETUNE_OPTIONS
-from engine.results import BitPlan, Evaluation
+from engine.results import BitPlan, Evaluation, metric_text
 from hawq_viz.terminal import DONE, FAILED, Bar, measured, say, show
 
 NETWORKS = ("float", "plan", "uniform", "finetuned")  # that a run may have measured
@@ -175,7 +175,9 @@ def _how_far(run: jobs.RunView, *, with_state: bool = False) -> str:
         parts.append(f"{run.place} ahead")
     elif run.state == "finished" and not with_state:
         parts += [
-            f"{name} {run.results[name]['value']:.2%}" for name in NETWORKS if _has(run, name)
+            f"{name} {metric_text(found.get('metric', ''), found['value'], digits=2)}"
+            for name in NETWORKS
+            if _has(run, name) and (found := run.results[name])
         ]
     elif run.error:
         parts.append(run.error)

@@ -40,7 +40,7 @@ def measured(evaluation: Evaluation) -> str:
     """An evaluation in a line."""
     low, high = evaluation.interval
     return (
-        f"{evaluation.metric} {evaluation.value:.2%} (95 % interval {low:.2%} to {high:.2%}), "
+        f"{evaluation.metric_name} {evaluation.value:.2%} (95 % interval {low:.2%} to {high:.2%}), "
         f"loss {evaluation.loss:.4f}, {evaluation.provenance.data}"
     )
 

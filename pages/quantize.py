@@ -1,4 +1,4 @@
-"""Launch the picked plan, and watch its accuracy come back."""
+"""Launch the picked plan, and watch what it loses come back."""
 
 import streamlit as st
 

@@ -23,6 +23,8 @@ both = bool(analysis.activations)
 says.markdown(analyses.exactness(analysis))
 if note := activations.exactness(analysis) if both else activations.without(analysis):
     st.caption(note)
+if doubt := analyses.below_error(analysis):
+    st.caption(doubt)
 checklist_of(state.analysis_run(state.current()))
 weights, inputs = st.columns(2, gap="small") if both else (st.container(), None)
 with weights:

@@ -213,6 +213,13 @@ def test_to_frame(analysis):
     assert frame["shape"].tolist() == ["108×4", "576×4", "160×4"]
     assert frame["omega_4"].tolist() == [layer.omega[4] for layer in analysis.layers]
     assert frame["relative_sem"].tolist() == [x.trace.relative_sem for x in analysis.layers]
+    assert frame["note"].tolist() == ["", "", ""]
+    assert analysis.below_error == ()
+    noisy = replace(analysis.layers[1], trace=TraceEstimate(-0.2, 0.1, 4, exact=True))
+    marked = replace(analysis, layers=(analysis.layers[0], noisy))
+    note = "trace below its error: Ω uses the error instead"
+    assert marked.to_frame()["note"].tolist() == ["", note]
+    assert marked.below_error == (noisy.name,)
     assert list(frame.columns[-3:]) == ["omega_2", "omega_4", "omega_8"]
 
 

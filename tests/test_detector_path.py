@@ -91,6 +91,47 @@ def test_targets_that_are_no_boxes_are_refused(squares, measure, targets, senten
         measure(squares.model, wrong)
 
 
+class Ragged(Dataset):
+    """As many rows in a target as there are objects."""
+
+    def __init__(self, data: Dataset) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int):
+        image, target = self.data[index]
+        return image, target[: 1 + index % 2]
+
+
+def test_targets_of_different_lengths_are_refused_everywhere(squares, plan):
+    sentence = (
+        r"targets must have one shape, got \[[12], 5\] and \[[12], 5\]: fill up with class −1\."
+    )
+    ragged = Ragged(squares.test)
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        evaluate(squares.model, replace(squares, test=ragged))
+    for activations in (False, True):
+        with pytest.raises(ValueError, match=f"^{sentence}$"):
+            analyze(replace(squares, calibration=ragged), activations=activations, batch_size=8)
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        last(finetune(replace(squares, train=ragged), plan, QUICK))
+
+
+def test_images_of_different_sizes_are_refused(squares):
+    class Sized(Ragged):
+        def __getitem__(self, index: int):
+            image, target = self.data[index]
+            return image[:, : SIDE - index % 2], target
+
+    sentence = (
+        "images must have one shape, got [3, 16, 16] and [3, 15, 16]: bring images to one size."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        evaluate(squares.model, replace(squares, test=Sized(squares.test)))
+
+
 # --- the whole path
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import plotly.graph_objects as go
@@ -15,6 +16,7 @@ from made_up_runs import FLOAT, ROUNDED, STEPS, opening, training
 
 from engine.analysis import Histogram
 from engine.quantizers import Grid
+from engine.results import TraceEstimate
 from hawq_viz.figures import costs, finetune, frontier, histogram, quantize, sensitivity, theme
 from hawq_viz.figures.finetune import Course
 from hawq_viz.viewmodels.studies import Study
@@ -446,18 +448,47 @@ def test_an_axis_of_nothing_is_there_all_the_same():
 
 
 def test_a_course_is_read_off_a_run():
-    class Run:
-        id = "an id"
+    def latest(event):
+        rows = [*opening(), *training(39), ("step", {"step": 40, "steps": 400, "loss": None})]
+        return tuple(fields for name, fields in rows if name == event)
 
-        def latest(self, event):
-            rows = [*opening(), *training(39), ("step", {"step": 40, "steps": 400, "loss": None})]
-            return tuple(fields for name, fields in rows if name == event)
-
-    found = Course.of(Run(), "a name")
+    found = Course.of(SimpleNamespace(id="an id", results={}, latest=latest), "a name")
     assert (found.steps, found.last_step, len(found.losses)) == (400, 400, 39)
     assert found.rounded["test"]["value"] == ROUNDED
     assert found.best["step"] == 39
     assert found.reference["test"]["value"] == FLOAT
+    assert found.metric == "accuracy"
+
+
+@pytest.mark.parametrize(
+    ("metric", "says"),
+    [("top-1", "accuracy"), ("top-5", "top-5"), ("mAP", "mAP@[.5:.95]")],
+)
+def test_a_course_says_what_is_measured(metric, says):
+    run = SimpleNamespace(id="a", results={"float": {"metric": metric}}, latest=lambda _: ())
+    found = Course.of(run, "a name")
+    assert found.metric == says
+    assert finetune.accuracy([found]).layout.yaxis.title.text == f"{says} on test images"
+
+
+def test_a_detectors_precision_is_named_in_full():
+    found = {"float": replace(made_up_evaluation(0.69), metric="mAP")}
+    figure = quantize.accuracies(found)
+    assert figure.layout.xaxis.title.text == "mAP@[.5:.95] on the test images"
+    assert "mAP@[.5:.95] 69.00%" in named(figure, "float32").hovertext[0]
+
+
+def test_a_trace_below_its_error_stands_where_omega_takes_it_and_says_so(analysis):
+    noisy = named(sensitivity.traces(analysis), "too noisy: its standard error")
+    (below,) = (layer for layer in analysis.layers if layer.trace.floored)
+    assert list(noisy.y) == [below.trace.sem]
+    assert noisy.hovertext[0].endswith("trace below its error: Ω uses the error instead")
+    assert "average trace -0.01" in noisy.hovertext[0]
+    wholly = replace(below, trace=TraceEstimate(-5.0, 0.1, 8, exact=True))  # its interval too
+    figure = sensitivity.traces(replace(analysis, layers=(analysis.layers[0], wholly)))
+    noisy = named(figure, "too noisy: its standard error")
+    assert (list(noisy.y), noisy.error_y.array[0]) == ([0.1], 0)
+    assert np.isfinite(figure.layout.yaxis.range).all()
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,14 @@ def test_bit_operations_choose_weights_and_activations(capsys, analysis, tmp_pat
     assert others["W4A8"]["omega"] == pytest.approx(ANALYSIS.uniform(4, 8).omega)
 
 
+def test_traces_below_their_errors_are_marked(capsys, analysis):
+    said = run(capsys, analysis, "--budget", "4bits")[1]
+    for name in ("layer2.0.conv2", "input of layer1.0.conv2"):
+        assert f"{name}: trace below its error: Ω uses the error instead" in said.splitlines()
+    names = plan_of(capsys, analysis, "--budget", "4bits")["below_error"]
+    assert names == ["layer2.0.conv2", "input of layer1.0.conv2"]
+
+
 def test_limits_reach_the_analysis(capsys, analysis):
     names = [x.name for x in ANALYSIS.activations]
     line = (analysis, "--cost", "bops", "--budget", "1T", "--same-bits", "--bit-widths", 4, 8)

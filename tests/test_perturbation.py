@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from engine.analysis import Analysis
@@ -69,6 +69,27 @@ def test_traces_are_of_the_folded_network() -> None:
     traces = average_traces(folded, batches, relative_sem=0.1, generator=generator)
     assert analysis.batch_sizes.tolist() == [3] * len(traces.batch_sizes)
     assert analysis.batch_traces == pytest.approx(traces.batch_traces)
+
+
+@pytest.mark.parametrize("granularity", ["layer", "channel"])
+def test_a_negative_trace_leaves_omega_its_error(granularity) -> None:
+    class Hill:
+        """Curved downwards in every output."""
+
+        elementwise = True
+
+        def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            return -outputs.square().sum(1).mean() + 0 * targets.sum()
+
+    workload = replace(small_workload(), loss=Hill())
+    analysis = analyze(workload, granularity=granularity, bit_widths=(3, 8), activations=True)
+    assert len(analysis.below_error) == len(analysis.layers) + len(analysis.activations)
+    for one in (*analysis.layers, *analysis.activations):
+        assert one.trace.mean < 0 < one.trace.sem
+        for bits in (3, 8):
+            assert one.omega[bits] == pytest.approx(one.trace.sem * one.perturbation[bits])
+    plan = analysis.frontier().within(analysis.uniform(3).size_bytes)
+    assert plan.omega > 0
 
 
 def test_folding_changes_omega_by_layer_but_not_by_channel() -> None:

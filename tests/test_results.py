@@ -20,6 +20,7 @@ from engine.results import (
     Provenance,
     TraceEstimate,
     check_bits,
+    metric_text,
     read_json,
     wilson_interval,
     write_json,
@@ -295,6 +296,13 @@ def test_one_sample_says_nothing_of_the_error(samples):
 def test_relative_sem():
     assert TraceEstimate(-2.0, 0.5, 9, exact=True).relative_sem == 0.25
     assert TraceEstimate(0.0, 0.5, 9, exact=True).relative_sem == math.inf
+
+
+@pytest.mark.parametrize(
+    ("metric", "text"), [("top-1", "61.23%"), ("mAP", "mAP@[.5:.95] 61.23%"), ("", "61.23%")]
+)
+def test_a_metric_says_what_it_is_where_it_is_no_share_of_right_images(metric, text):
+    assert metric_text(metric, 0.61234, digits=2) == text
 
 
 @pytest.mark.parametrize(

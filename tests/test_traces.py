@@ -219,6 +219,23 @@ def test_it_stops_at_the_target_after_32_mini_batches() -> None:
     assert (len(traces.batch_sizes), traces.stopped_because) == (32, "target")
 
 
+def test_negative_traces_stop_it_at_the_target_too() -> None:
+    class Hill:
+        elementwise = True
+
+        def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            return -outputs.square().sum(1).mean() + 0 * targets.sum()
+
+    images, model = torch.randn(2000, 6), nn.Linear(6, CLASSES)
+    batches = zip(images.split(32), torch.zeros(2000).split(32), strict=True)
+    generator = torch.Generator().manual_seed(0)
+    traces = average_traces(model, batches, loss=Hill(), generator=generator)
+    assert (traces.stopped_because, traces.images) == ("target", 32 * 32)
+    (trace,) = traces.weights.values()
+    assert abs(trace.mean + 2) < 4 * trace.sem < 1  # −2 E[x²]
+    assert trace.relative_sem <= 0.1
+
+
 def test_it_stops_when_the_time_is_up() -> None:
     model, (images, labels) = network(), images_and_labels(80)
     traces = estimate(model, images, labels, max_seconds=0.0)

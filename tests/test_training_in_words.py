@@ -83,6 +83,17 @@ def test_the_table_has_float_once_and_each_run_before_and_after():
     assert (table["to"] > table["top-1 (%)"]).all()
 
 
+def test_a_detectors_metric_is_named_in_full():
+    run = tuning()
+    for name in ("float", "plan", "finetuned"):
+        run.results[name]["metric"] = "mAP"
+    table = training.training_table([run], ANALYSIS.parameters)
+    assert "mAP@[.5:.95] (%)" in table
+    says = training.training_verdict(run)
+    assert says.startswith("Fine-tuned, the plan reaches mAP@[.5:.95] 91.4%: 0.7 points below")
+    assert training.accuracy_alt([training.course(run)]).startswith("mAP@[.5:.95] against training")
+
+
 def test_the_verdict_compares_with_float_rounding_and_what_is_drawn_over_it():
     says = training.training_verdict(tuning())
     assert says == (

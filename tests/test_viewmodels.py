@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up import made_up_analysis, made_up_evaluation
+from made_up import made_up_activations, made_up_analysis, made_up_evaluation
 
 from engine.results import BitPlan
 from hawq_viz.viewmodels import analyses, measured, plans, runs
@@ -253,6 +253,35 @@ def test_the_verdict_compares_and_owns_up_to_overlap():
     says = measured.verdict(measured.evaluations(close), close.options)
     assert says.startswith("The plan keeps 92.5%, 0.5 points above float32 and 0.5 points below")
     assert "intervals overlap" in says
+
+
+def test_a_detectors_metric_is_named_in_full():
+    run = measured_run(0.83, 0.58)
+    for result in run.results.values():
+        result["metric"] = "mAP"
+    found = measured.evaluations(run)
+    assert measured.verdict(found, run.options).startswith("The plan keeps mAP@[.5:.95] 83.0%, 9.0")
+    assert measured.accuracies_alt(found, run.options).startswith("Measured, mAP@[.5:.95]: float32")
+    table = measured.accuracy_table(ANALYSIS, run.options, found)
+    assert list(table["mAP@[.5:.95] (%)"]) == pytest.approx([92, 83, 58])
+    assert ": mAP@[.5:.95] 83.0% (1 Jan " in runs.listed_name(run)
+
+
+def test_traces_below_their_errors_are_named():
+    one = analyses.below_error(ANALYSIS)
+    assert one == (
+        "1 trace lies below its error (triangles; `layer2.0.conv2`): Ω uses the error instead, so "
+        "that noise makes nothing look free. More images would tell."
+    )
+    two = analyses.below_error(made_up_activations(ANALYSIS))
+    assert two.startswith(
+        "2 traces lie below their errors (triangles; `layer2.0.conv2`, `input of layer1.0.conv2`)"
+    )
+    noise = [replace(x, trace=replace(x.trace, mean=-1.0)) for x in ANALYSIS.layers]
+    assert "`layer1.0.conv2` and 3 more)" in analyses.below_error(
+        replace(ANALYSIS, layers=tuple(noise))
+    )
+    assert analyses.below_error(replace(ANALYSIS, layers=ANALYSIS.layers[:4])) == ""
 
 
 def test_measured_networks_in_a_table():

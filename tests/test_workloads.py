@@ -375,6 +375,13 @@ def test_a_fingerprint_changes_with_images_labels_and_size(count):
     assert describe_data(changed)[1] != fingerprint
 
 
+def test_a_fingerprint_changes_with_every_number_of_a_target():
+    data = TensorDataset(torch.zeros(3, 2), torch.rand(3, 300, 5))  # more than repr shows
+    changed = TensorDataset(data.tensors[0], data.tensors[1].clone())
+    changed.tensors[1][0, 150, 2] += 1e-6
+    assert describe_data(changed)[1] != describe_data(data)[1]
+
+
 def test_a_fingerprint_reads_few_images():
     class Counting(TensorDataset):
         reads = 0

@@ -12,7 +12,7 @@ from hawq_viz.viewmodels import training
 
 
 def training_charts(seen: Sequence[jobs.RunView]) -> None:
-    """Accuracy and loss against steps; drawn in place at every tick."""
+    """The metric and the loss against steps; drawn in place at every tick."""
     courses = [training.course(run) for run in seen]
     left, right = st.columns([3, 2], gap="small")
     with left:

@@ -1,4 +1,4 @@
-"""How fine-tuning goes: accuracy and loss against steps, one run or several over each other."""
+"""How fine-tuning goes: metric and loss against steps, one run or several over each other."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import plotly.graph_objects as go
 
+from engine.results import METRIC_NAMES
 from hawq_viz.figures.theme import (
     BLUE,
     GREEN,
@@ -35,6 +36,8 @@ LOOKS = (
     (VERMILION, "longdash", "cross"),
     (SKY, "longdashdot", "x"),
 )
+TOP_1 = "top-1"
+ACCURACY = "accuracy"  # what people call the share of images whose class comes first
 MOST_RUNS = len(LOOKS)
 DRAWN = 1000  # points of a chart at most, all runs together
 EDGES = (0.9, 0.8, 0.65, 0.5, 0.3, 0.0)  # where the accuracy axis may start
@@ -55,6 +58,7 @@ class Course:
     reference: Row | None  # the float network on the images of the measurements
     measurements: tuple[Row, ...]
     losses: tuple[Row, ...]  # step and loss
+    metric: str = ACCURACY  # in words
 
     @classmethod
     def of(cls, run: "RunView", name: str) -> Self:
@@ -68,6 +72,7 @@ class Course:
             reference=reference[-1] if reference else None,
             measurements=run.latest("measurement"),
             losses=tuple(row for row in steps if row["loss"] is not None),  # finite ones
+            metric=_metric(run.results.get("float", {}).get("metric", TOP_1)),
         )
 
     @property
@@ -87,7 +92,7 @@ class Course:
 
 
 def accuracy(courses: Sequence[Course]) -> go.Figure:
-    """Accuracy on the fixed test images against steps, with 95 % bands, and on held-back images.
+    """The metric on the fixed test images against steps, with 95 % bands, and on held-back images.
 
     The first course is the one watched: its float network and its network before the first step are
     lines across. The axis ends at 100 % and starts at an edge of `EDGES` below everything measured:
@@ -105,7 +110,9 @@ def accuracy(courses: Sequence[Course]) -> go.Figure:
     images = next((row["test"]["samples"] for row in first.measurements), None)
     figure = _against_steps(
         courses,
-        f"accuracy on {images:,} test images" if images else "accuracy on test images",
+        f"{escape(first.metric)} on {images:,} test images"
+        if images
+        else f"{escape(first.metric)} on test images",
         [start - 0.03 * (1 - start), 1.005],
         right=BESIDE,
         tickformat=".0%",
@@ -174,6 +181,10 @@ def accuracy(courses: Sequence[Course]) -> go.Figure:
             )
     _lines_across(figure, first)
     return figure
+
+
+def _metric(name: str) -> str:
+    return ACCURACY if name == TOP_1 else METRIC_NAMES.get(name, name)
 
 
 def loss(courses: Sequence[Course]) -> go.Figure:

@@ -71,7 +71,7 @@ def accuracies(results: Mapping[str, Evaluation], names: Mapping[str, str] = NAM
                 "line": {"color": INK, "width": 1},
             },
             hovertext=[
-                f"<b>{_lines(names[row])}</b><br>{escape(found.metric)} {found.value:.2%}<br>"
+                f"<b>{_lines(names[row])}</b><br>{escape(found.metric_name)} {found.value:.2%}<br>"
                 f"95 % interval {low:.2%} … {high:.2%}<br>{found.samples:,} images<br>"
                 f"loss {found.loss:.4f} ± {found.loss_sem:.4f}"
             ],
@@ -86,4 +86,4 @@ def _lines(name: str) -> str:
 
 
 def _metric(results: Mapping[str, Evaluation]) -> str:
-    return next((escape(found.metric) for found in results.values()), "top-1")
+    return next((escape(found.metric_name) for found in results.values()), "top-1")

@@ -13,7 +13,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from engine.analysis import ActivationSensitivity, Analysis, LayerSensitivity
-from engine.results import TraceEstimate
+from engine.results import BELOW_ERROR, TraceEstimate
 from hawq_viz.figures.theme import (
     BLUE,
     GREEN,
@@ -268,7 +268,7 @@ def _about_trace(trace: TraceEstimate, samples: str) -> str:
         f"95 % interval {number(low)} … {number(high)}<br>"
         f"standard error {trace.relative_sem:.0%} of it, {trace.samples:,} {samples}<br>"
         + ("equals the Hessian's own trace" if trace.exact else "Gauss-Newton trace only")
-        + ("<br>below its standard error: Ω takes the error" if trace.floored else "")
+        + (f"<br>{BELOW_ERROR}" if trace.floored else "")
     )
 
 

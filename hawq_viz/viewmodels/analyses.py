@@ -17,6 +17,7 @@ ESTIMATORS = {
     "hutchinson": "Hutchinson's estimator, layer by layer",
     "hutchinson_shared": "Hutchinson's estimator, one product for all layers",
 }
+NAMED = 3  # traces that are listed
 STOPPED = {
     "target": "every layer had reached the error asked for",
     "images": "every image had been used once",
@@ -38,6 +39,20 @@ def exactness(analysis: Analysis) -> str:
     return (
         f"Not exact for {which} of this network (the first: `{inexact[0]}`): there the number is "
         "the trace of the Gauss-Newton matrix, not of the Hessian."
+    )
+
+
+def below_error(analysis: Analysis) -> str:
+    """Which traces lie below their errors, in a sentence; empty if none do."""
+    names = analysis.below_error
+    if not names:
+        return ""
+    traces = "trace lies below its error" if len(names) == 1 else "traces lie below their errors"
+    shown = ", ".join(f"`{name}`" for name in names[:NAMED])
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return (
+        f"{len(names)} {traces} (triangles; {shown}{more}): Ω uses the error instead, so that "
+        "noise makes nothing look free. More images would tell."
     )
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from engine.analysis import Analysis
 from engine.latency import FLOAT_BITS
-from engine.results import BitPlan, Evaluation
+from engine.results import BitPlan, Evaluation, metric_text
 from hawq_viz.figures.costs import KIB, cost_text
 from hawq_viz.viewmodels.plans import Summary, size_text
 from hawq_viz.viewmodels.runs import bits_text
@@ -96,7 +96,7 @@ def accuracy_table(
             {
                 "network": names[name].partition(",")[0],
                 "size (KiB)": plan["size_bytes"] / KIB,
-                f"{evaluation.metric} (%)": 100 * evaluation.value,
+                f"{evaluation.metric_name} (%)": 100 * evaluation.value,
                 "95 % from": 100 * low,
                 "to": 100 * high,
                 "loss": evaluation.loss,
@@ -112,7 +112,8 @@ def verdict(found: Mapping[str, Evaluation], options: Mapping[str, Any]) -> str:
     names = network_names(options)
     plan = found["plan"]
     lost = 100 * (found["float"].value - plan.value)
-    says = f"The plan keeps {plan.value:.1%}, {abs(lost):.1f} points {than(lost)} float32"
+    kept = metric_text(plan.metric, plan.value)
+    says = f"The plan keeps {kept}, {abs(lost):.1f} points {than(lost)} float32"
     if "uniform" in found:
         ahead = 100 * (plan.value - found["uniform"].value)
         rival = names["uniform"].partition(",")[0]
@@ -141,7 +142,8 @@ def images_sentence(found: Mapping[str, Evaluation]) -> str:
 def accuracies_alt(found: Mapping[str, Evaluation], options: Mapping[str, Any]) -> str:
     """The accuracies in words."""
     names = {name: " ".join(text.split()) for name, text in network_names(options).items()}
-    return "Measured: " + "; ".join(
+    metric = next((x.metric_name for x in found.values()), "")
+    return f"Measured, {metric}: " + "; ".join(
         f"{names[name]}: {x.value:.2%} ({x.interval[0]:.2%} to {x.interval[1]:.2%})"
         for name, x in found.items()
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from engine.results import BitPlan
+from engine.results import BitPlan, metric_text
 from hawq_viz.viewmodels.plans import size_text
 
 if TYPE_CHECKING:
@@ -97,10 +97,8 @@ def run_name(run: "RunView") -> str:
 
 def listed_name(run: "RunView", plan: BitPlan | None = None) -> str:
     """A run in a list: what it is, what came out, when; marked if it is of this plan."""
-    outcome = next(
-        (f"{run.results[name]['value']:.1%}" for name in OUTCOMES[run.kind] if name in run.results),
-        "",
-    )
+    found = [run.results[name] for name in OUTCOMES[run.kind] if name in run.results]
+    outcome = metric_text(found[0].get("metric", ""), found[0]["value"]) if found else ""
     told = outcome if run.state == "finished" else run.state
     picked = plan is not None and is_of(run, plan)
     mark = " · picked plan" if picked else ""

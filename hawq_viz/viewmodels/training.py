@@ -8,9 +8,9 @@ import pandas as pd
 
 from engine.latency import FLOAT_BITS
 from engine.recipe import ACTIVATION_RANGES, BATCH_NORMS, OPTIMIZERS, STEP_SIZES, Recipe
-from engine.results import BitPlan, Evaluation
+from engine.results import BitPlan, Evaluation, metric_text
 from hawq_viz.figures.costs import KIB
-from hawq_viz.figures.finetune import Course, thinned
+from hawq_viz.figures.finetune import ACCURACY, Course, thinned
 from hawq_viz.viewmodels.measured import ROUNDING, overlap, rounded_so, than
 from hawq_viz.viewmodels.runs import RECIPES, bits_text, duration, recipe_of, run_name
 
@@ -108,7 +108,7 @@ def training_table(shown: Sequence["RunView"], parameters: int) -> pd.DataFrame:
                 {
                     "network": NAMES[name] if whole else f"{bits}, {NAMES[name]}",
                     "size (KiB)": size / KIB,
-                    f"{found.metric} (%)": 100 * found.value,
+                    f"{found.metric_name} (%)": 100 * found.value,
                     "95 % from": 100 * low,
                     "to": 100 * high,
                     "loss": found.loss,
@@ -122,8 +122,9 @@ def training_verdict(run: "RunView", others: Iterable["RunView"] = ()) -> str:
     found = trained(run)
     tuned, rounded, whole = (found[name] for name in ("finetuned", "plan", "float"))
     lost, won = 100 * (whole.value - tuned.value), 100 * (tuned.value - rounded.value)
+    reached = metric_text(tuned.metric, tuned.value)
     says = (
-        f"Fine-tuned, the plan reaches {tuned.value:.1%}: {abs(lost):.1f} points {than(lost)} "
+        f"Fine-tuned, the plan reaches {reached}: {abs(lost):.1f} points {than(lost)} "
         f"float32, {abs(won):.1f} {than(-won)} rounding alone"
     )
     for other in others:
@@ -198,7 +199,7 @@ def loss_table(courses: Sequence[Course]) -> pd.DataFrame:
 
 
 def accuracy_alt(courses: Sequence[Course]) -> str:
-    """The accuracy chart in words."""
+    """The chart of the metric in words."""
     says = []
     for course in courses:
         if not course.measurements:
@@ -213,7 +214,9 @@ def accuracy_alt(courses: Sequence[Course]) -> str:
         )
     if reference := courses[0].reference:
         says.append(f"float32: {reference['test']['value']:.1%}")
-    return "Accuracy against training steps. " + "; ".join(says) + "."
+    metric = courses[0].metric
+    what = "Accuracy" if metric == ACCURACY else metric
+    return f"{what} against training steps. " + "; ".join(says) + "."
 
 
 def loss_alt(courses: Sequence[Course]) -> str:
