@@ -35,7 +35,7 @@ def weights_form() -> None:
             max_upload_size=MOST,
             help="They are read as tensors and nothing else. Without a file, the published ones.",
         )
-        st.form_submit_button("Use them", type="primary", on_click=_use, width="stretch")
+        st.form_submit_button("Use them", on_click=_use, width="stretch")
         if refused := st.session_state.pop(REFUSED, None):
             st.error(refused)
 
