@@ -19,15 +19,17 @@ from hawq_viz.figures.theme import (
     GREEN,
     GRID,
     INK,
+    LABEL_LENGTH,
+    LABELS,
     ORANGE,
     PAPER,
-    label,
     layer_axis,
     number,
     themed,
 )
 
 UPRIGHT = 32  # layers from which on names are turned further
+UPRIGHT_LENGTH = 17  # characters that the margin below then has room for
 MARGIN = {"l": 84, "r": 104, "t": 36, "b": 118}  # all charts: a layer stands in one column
 HALF_UPRIGHT, HALF_LABELS = 12, 27  # the same, and names there is room for, in half the width
 
@@ -207,17 +209,14 @@ def _margin(half: bool) -> dict[str, int]:
 def _places(analysis: Analysis, half: bool) -> dict[str, Any]:
     """The axis of all charts: names aslant, upright where there are many."""
     upright = len(analysis.layers) > (HALF_UPRIGHT if half else UPRIGHT)
-    axis = layer_axis(
+    return layer_axis(
         analysis.names,
+        labels=HALF_LABELS if half else LABELS,
+        length=UPRIGHT_LENGTH if upright else LABEL_LENGTH,
         tickangle=-90 if upright else -60,
         tickfont={"size": 11 if upright else 12},
         range=[-0.6, len(analysis.layers) - 0.4],
     )
-    if half:
-        step = -(-len(analysis.layers) // HALF_LABELS)
-        places = list(range(0, len(analysis.layers), step))
-        axis["tickvals"], axis["ticktext"] = places, [label(analysis.names[i]) for i in places]
-    return axis
 
 
 def _weights(analysis: Analysis) -> list[_Column]:

@@ -70,26 +70,30 @@ def bits_colour(bits: int) -> str:
     return str(sample_colorscale(BITS, [0.12 + 0.88 * (bits - 1) / 7])[0])
 
 
-def layer_axis(names: Sequence[str], **more: Any) -> dict[str, Any]:
+def layer_axis(
+    names: Sequence[str], *, labels: int = LABELS, length: int = LABEL_LENGTH, **more: Any
+) -> dict[str, Any]:
     """An axis with layer i at position i: names may repeat once shortened, positions may not.
 
     Args:
         names: Layer names in forward order.
+        labels: How many there is room for.
+        length: Characters that one has room for.
         more: Further fields of the axis.
     """
-    step = -(-len(names) // LABELS)
+    step = -(-len(names) // labels)
     return {
         "tickvals": list(range(0, len(names), step)),
-        "ticktext": [label(name) for name in names[::step]],
+        "ticktext": [label(name, length) for name in names[::step]],
         "tickfont": {"size": 12},
         "showgrid": False,
         **more,
     }
 
 
-def label(name: str) -> str:
+def label(name: str, length: int = LABEL_LENGTH) -> str:
     """A layer name as Plotly shows it: escaped, and only its end where it is long."""
-    return escape(name if len(name) <= LABEL_LENGTH else "…" + name[1 - LABEL_LENGTH :])
+    return escape(name if len(name) <= length else "…" + name[1 - length :])
 
 
 def number(value: float) -> str:
