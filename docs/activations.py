@@ -12,20 +12,18 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from finetuning import command, packed, points, train, unpacked
+from finetuning import Stored, command, points, unpacked
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine import Analysis, BitPlan, Recipe, Workload, evaluate, load_workload, quantize
 from engine.activations import find_activations
 from engine.calibration import calibrate, draw
-from engine.evaluation import correct_images
 from engine.layers import fold_batch_norm
 from engine.roundoff import measure_roundoff
 from engine.workloads import example_image, stored_analysis
@@ -260,22 +258,9 @@ def main() -> None:
     arguments = parser.parse_args()
     workload = load_workload(WORKLOAD, arguments.data)
     analysis = Analysis.load(stored_analysis(WORKLOAD))
-    file = arguments.folder / "activations.json"
-    stored: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-
-    def keep() -> None:
-        stored["date"] = f"{datetime.now(UTC):%Y-%m-%d}"
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(stored, indent=1) + "\n")
-        part.replace(file)
-
+    stored = Stored(arguments.folder / "activations.json")
     stored.setdefault("commands", {})[arguments.part] = command()
-    if "float" not in stored:
-        stored["float"] = {
-            "evaluation": asdict(evaluate(workload.model, workload, command=command())),
-            "correct": packed(correct_images(workload.model, workload)),
-        }
-        keep()
+    stored.measure_float(workload)
     if arguments.part in ("alone", "rounded"):
         part = {"alone": alone, "rounded": rounded}[arguments.part]
         rows = []
@@ -285,22 +270,15 @@ def main() -> None:
             if "evaluation" in row:
                 print("  ", row["evaluation"]["value"], flush=True)
         stored[arguments.part] = rows
-        keep()
+        stored.keep()
         return
     recipe = Recipe(epochs=EPOCHS, evaluate_every=EVALUATE_EVERY)
-    stored["recipe"] = asdict(recipe)
-    rows = stored.setdefault("trained", [])
-    for seed in arguments.seeds:
-        for name in arguments.plans:
-            if any((row["plan"], row["seed"]) == (name, seed) for row in rows):
-                continue
-            print(name, seed, flush=True)
-            checkpoint = arguments.folder / f"activations-{name}-{seed}.checkpoint.pt"
-            plan = plan_of(name, analysis)
-            row = train(workload, plan, recipe, seed, checkpoint)
-            print(f"  {row['evaluation']['value']:.2%}", flush=True)
-            rows.append({"plan": name, "bits": asdict(plan), **row})
-            keep()
+    stored.train_all(
+        workload,
+        {name: plan_of(name, analysis) for name in arguments.plans},
+        recipe,
+        arguments.seeds,
+    )
 
 
 if __name__ == "__main__":

@@ -8,16 +8,14 @@ nothing.
 """
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from finetuning import command, train
+from finetuning import Stored, command
 
-from engine import Analysis, BitPlan, Recipe, evaluate, load_workload, quantize
+from engine import Analysis, BitPlan, Recipe, load_workload, quantize
 from engine.detection import Precision, precision_difference
 from engine.evaluation import measured_precision
 from engine.workloads import stored_analysis
@@ -160,22 +158,9 @@ def main() -> None:
     arguments = parser.parse_args()
     workload = load_workload(WORKLOAD, arguments.data)
     chosen = plans(Analysis.load(stored_analysis(WORKLOAD)))
-    file = arguments.folder / "detection.json"
-    stored: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-
-    def keep() -> None:
-        stored["date"] = f"{datetime.now(UTC):%Y-%m-%d}"
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(stored, indent=1) + "\n")
-        part.replace(file)
-
+    stored = Stored(arguments.folder / "detection.json")
     stored.setdefault("commands", {})[arguments.part] = command()
-    if "float" not in stored:
-        stored["float"] = {
-            "evaluation": asdict(evaluate(workload.model, workload, command=command())),
-            "precision": asdict(measured_precision(workload.model, workload)),
-        }
-        keep()
+    stored.measure_float(workload)
     if arguments.part == "rounded":
         stored["rounded"] = []
         for name, plan in chosen.items():
@@ -183,7 +168,7 @@ def main() -> None:
             print(f"{name}: {cell(found)}", flush=True)
             row = {"plan": name, "bits": asdict(plan), "precision": asdict(found)}
             stored["rounded"].append(row)
-        keep()
+        stored.keep()
         return
     recipe = Recipe(
         epochs=EPOCHS,
@@ -191,18 +176,7 @@ def main() -> None:
         evaluate_every=EVALUATE_EVERY,
         evaluation_images=EVALUATION_IMAGES,
     )
-    stored["recipe"] = asdict(recipe)
-    rows = stored.setdefault("trained", [])
-    for seed in arguments.seeds:
-        for name in PLANS:
-            if any((row["plan"], row["seed"]) == (name, seed) for row in rows):
-                continue
-            print(name, seed, flush=True)
-            checkpoint = arguments.folder / f"detection-{name}-{seed}.checkpoint.pt"
-            row = train(workload, chosen[name], recipe, seed, checkpoint)
-            print(f"  {row['evaluation']['value']:.2%}", flush=True)
-            rows.append({"plan": name, "bits": asdict(chosen[name]), **row})
-            keep()
+    stored.train_all(workload, {name: chosen[name] for name in PLANS}, recipe, arguments.seeds)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,6 +105,45 @@ def compared(model: nn.Module, workload: Workload) -> dict[str, Any]:
     if workload.metric == "mAP":
         return {"precision": asdict(measured_precision(model, workload))}
     return {"correct": packed(correct_images(model, workload))}
+
+
+class Stored(dict[str, Any]):
+    """What was measured, in a JSON file."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(json.loads(file.read_text()) if file.exists() else {})
+        self.file = file
+
+    def keep(self) -> None:
+        """Write all of it; a reader sees the old file or the new."""
+        self["date"] = f"{datetime.now(UTC):%Y-%m-%d}"
+        part = self.file.with_suffix(".part")
+        part.write_text(json.dumps(self, indent=1) + "\n")
+        part.replace(self.file)
+
+    def measure_float(self, workload: Workload) -> None:
+        """The network as it was trained, once."""
+        if "float" not in self:
+            found = evaluate(workload.model, workload, command=command())
+            self["float"] = {"evaluation": asdict(found), **compared(workload.model, workload)}
+            self.keep()
+
+    def train_all(
+        self, workload: Workload, plans: Mapping[str, BitPlan], recipe: Recipe, seeds: Sequence[int]
+    ) -> None:
+        """Train each plan with each seed, but for what is stored."""
+        self["recipe"] = asdict(recipe)
+        rows = self.setdefault("trained", [])
+        for seed in seeds:
+            for name, plan in plans.items():
+                if any((row["plan"], row["seed"]) == (name, seed) for row in rows):
+                    continue
+                print(name, seed, flush=True)
+                checkpoint = self.file.with_name(f"{self.file.stem}-{name}-{seed}.checkpoint.pt")
+                row = train(workload, plan, recipe, seed, checkpoint)
+                print(f"  {row['evaluation']['value']:.2%}", flush=True)
+                rows.append({"plan": name, "bits": asdict(plan), **row})
+                self.keep()
 
 
 def command() -> str:
@@ -211,16 +250,11 @@ def main() -> None:
     arguments = parser.parse_args()
     workload = load_workload(WORKLOAD, arguments.data)
     recipe, file = Recipe(epochs=arguments.epochs), arguments.folder / "finetuning.json"
-    stored: dict[str, Any] = {"recipe": asdict(recipe), "rows": []}
-    if file.exists():
-        stored = json.loads(file.read_text())
-        if Recipe(**stored["recipe"]) != recipe:
-            sys.exit(f"{file} is of another recipe: delete it to start anew.")
-    if "float" not in stored:
-        stored["float"] = {
-            "evaluation": asdict(evaluate(workload.model, workload, command=command())),
-            "correct": packed(correct_images(workload.model, workload)),
-        }
+    stored = Stored(file)
+    if Recipe(**stored.setdefault("recipe", asdict(recipe))) != recipe:
+        sys.exit(f"{file} is of another recipe: delete it to start anew.")
+    rows = stored.setdefault("rows", [])
+    stored.measure_float(workload)
     found = plans(Analysis.load(stored_analysis(WORKLOAD)))
     tasks: list[tuple[dict[str, Any], BitPlan, Recipe | None]] = []  # what, and how if trained
     for seed in (None, *arguments.seeds):
@@ -232,7 +266,7 @@ def main() -> None:
         how = Recipe(epochs=VARIANT_EPOCHS * arguments.epochs, **settings)
         tasks.append((key, found[VARIANT_BITS, "omega"], how))
     for key, plan, how in tasks:
-        if key in [{name: row[name] for name in KEYS if name in row} for row in stored["rows"]]:
+        if key in [{name: row[name] for name in KEYS if name in row} for row in rows]:
             continue
         print(key, flush=True)
         if how is None:
@@ -245,11 +279,8 @@ def main() -> None:
             if "variant" not in key:
                 stored["steps"] = row["steps"]
         print(f"  {row['evaluation']['value']:.2%}", flush=True)
-        stored["rows"].append(key | row)
-        stored["date"] = f"{datetime.now(UTC):%Y-%m-%d}"
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(stored, indent=1) + "\n")
-        part.replace(file)
+        rows.append(key | row)
+        stored.keep()
 
 
 if __name__ == "__main__":

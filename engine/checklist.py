@@ -13,11 +13,11 @@ from torch.autograd.graph import get_gradient_edge
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.data import default_collate
 
 from engine.activations import find_activations
+from engine.calibration import stacked
 from engine.exactness import PRODUCTS, bending
-from engine.layers import Layer, evaluation_mode, find_layers, place_of
+from engine.layers import Layer, evaluation_mode, find_layers, place_of, skipped_weights
 from engine.losses import check_loss_is_mean
 from engine.probes import Loss, loss_function
 from engine.workloads import Workload
@@ -105,7 +105,7 @@ def check_workload(workload: Workload) -> tuple[Finding, ...]:
     pairs = [workload.calibration[i] for i in range(min(IMAGES, len(workload.calibration)))]  # type: ignore[arg-type]
     if not pairs:
         return ()
-    images, targets = default_collate(pairs)
+    images, targets = stacked(pairs)
     return check_network(workload.model, images, targets, workload.loss)
 
 
@@ -246,12 +246,10 @@ def _random(model: nn.Module, images: Tensor, before: Any) -> Iterator[Finding]:
         )
 
 
-def _unread(model: nn.Module, layers: Sequence[Layer], watch: _Watch) -> list[Finding]:
+def _unread(model: nn.Module, layers: tuple[Layer, ...], watch: _Watch) -> list[Finding]:
     """Weights that keep their precision: those nothing reads, and those other operators read."""
-    found = {layer.parameter for layer in layers}
-    kept = [(name, p) for name, p in model.named_parameters() if name not in found]
-    unused = [name for name, p in kept if place_of(p) not in watch.read]
-    others = [name for name, p in kept if p.dim() > 1 and place_of(p) in watch.read]
+    unused = [name for name, p in model.named_parameters() if place_of(p) not in watch.read]
+    others = [name for name in skipped_weights(model, layers) if name not in unused]
     findings = []
     if unused:
         findings.append(

@@ -9,7 +9,7 @@ class −1 where there is no object.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,7 @@ class Anchors:
         )
         return cls(sizes, strides, height, width)
 
-    @lru_cache(maxsize=8)  # noqa: B019 — a handful of anchors for as long as the program runs
+    @cached_property
     def levels(self) -> tuple[Tensor, ...]:
         """For each level [anchors, 4]: left, top, right, bottom."""
         generator = AnchorGenerator(self.sizes, (ASPECTS,) * len(self.sizes))
@@ -66,9 +66,10 @@ class Anchors:
         ]
         return boxes.split(counts)
 
+    @cached_property
     def boxes(self) -> Tensor:
         """[anchors, 4] of all levels."""
-        return torch.cat(self.levels())
+        return torch.cat(self.levels)
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class DetectionLoss:
             ValueError: If outputs and anchors, or targets and classes, do not fit.
         """
         classes = outputs.shape[-1] - 4
-        boxes = self.anchors.boxes()
+        boxes = self.anchors.boxes
         if outputs.dim() != 3 or outputs.shape[1] != len(boxes) or classes < 1:
             raise ValueError(
                 f"outputs must be [images, {len(boxes)} anchors, classes + 4], "
@@ -179,7 +180,7 @@ class DetectionLoss:
         return self.last[1]
 
     def _match(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        anchors = self.anchors.boxes()
+        anchors = self.anchors.boxes
         if not len(rows):
             return torch.full((len(anchors),), NOT_MATCHED), torch.zeros(len(anchors), 4)
         index = self.matcher(box_iou(rows[:, 1:], anchors))
@@ -190,7 +191,7 @@ class DetectionLoss:
     def _detected(self, outputs: Tensor) -> Detections:
         kept = []
         start = 0
-        for anchors in self.anchors.levels():
+        for anchors in self.anchors.levels:
             level = outputs[start : start + len(anchors)]
             start += len(anchors)
             scores = level[:, :-4].sigmoid()

@@ -241,6 +241,15 @@ def _check_not_empty(dataset: Any) -> None:
         raise ValueError("dataset must hold at least one image, got 0 images.")
 
 
+def _made(
+    name: str, data: str, model: "nn.Module", parts: "tuple[Dataset[Any], ...]", **task: Any
+) -> Workload:
+    """A known workload; its parts are the images to calibrate with, to train on, to measure on."""
+    calibration, train, test = parts
+    origin = f"{name} --data {data}"
+    return Workload(name, model.eval(), calibration, train, test, origin=origin, **task)
+
+
 def _resnet20_cifar10(name: str, data: str, weights: Path | None) -> Workload:
     from engine.datasets.cifar10 import full_cifar10, sample_cifar10
     from engine.datasets.images import AugmentedImages
@@ -250,14 +259,7 @@ def _resnet20_cifar10(name: str, data: str, weights: Path | None) -> Workload:
     train, test = sample_cifar10() if data == "sample" else full_cifar10()
     model = resnet20()
     load_weights(model, weights or SAMPLE_MODELS / f"{name}.safetensors")
-    return Workload(
-        name=name,
-        model=model.eval(),
-        calibration=train,
-        train=AugmentedImages(train),
-        test=test,
-        origin=f"{name} --data {data}",
-    )
+    return _made(name, data, model, (train, AugmentedImages(train), test))
 
 
 def _shapes(name: str, data: str, weights: Path | None) -> Workload:
@@ -269,16 +271,8 @@ def _shapes(name: str, data: str, weights: Path | None) -> Workload:
     train, test = shapes_of(data)
     model = retinanet_shapes()
     load_weights(model, weights or SAMPLE_MODELS / f"{name}.safetensors")
-    return Workload(
-        name=name,
-        model=model.eval(),
-        calibration=train,
-        train=TurnedShapes(train),
-        test=test,
-        loss=DetectionLoss(SHAPES_ANCHORS),
-        metric="mAP",
-        origin=f"{name} --data {data}",
-    )
+    loss, parts = DetectionLoss(SHAPES_ANCHORS), (train, TurnedShapes(train), test)
+    return _made(name, data, model, parts, loss=loss, metric="mAP")
 
 
 def _coco(name: str, data: str, weights: Path | None) -> Workload:
@@ -300,16 +294,7 @@ def _coco(name: str, data: str, weights: Path | None) -> Workload:
     if not parts:
         calibration, test = sample_coco(lambda images: loss.detections(model(images)))
         parts = calibration, calibration, test
-    return Workload(
-        name=name,
-        model=model,
-        calibration=parts[0],
-        train=parts[1],
-        test=parts[2],
-        loss=loss,
-        metric="mAP",
-        origin=f"{name} --data {data}",
-    )
+    return _made(name, data, model, parts, loss=loss, metric="mAP")
 
 
 def _imagenet(name: str, data: str, weights: Path | None) -> Workload:
@@ -330,14 +315,7 @@ def _imagenet(name: str, data: str, weights: Path | None) -> Workload:
     if not parts:
         calibration, test = sample_imagenet(model, network.preprocessing)
         parts = calibration, calibration, test
-    return Workload(
-        name=name,
-        model=model,
-        calibration=parts[0],
-        train=parts[1],
-        test=parts[2],
-        origin=f"{name} --data {data}",
-    )
+    return _made(name, data, model, parts)
 
 
 _REGISTRY: dict[str, Callable[[str, str, Path | None], Workload]] = {

@@ -246,7 +246,6 @@ def _parser() -> argparse.ArgumentParser:
     serving = command(app, "open the dashboard")
     serving.add_argument("--port", type=int, help="8501 or the next free one if not given")
     serving.add_argument("--headless", action="store_true", help="open no browser")
-
     serving.add_argument(
         "--workload-file",
         metavar="FILE.py:FUNCTION",

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from chromium import find_chromium
 from hypothesis import settings
 
@@ -29,6 +30,29 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder of runs for one test."""
     monkeypatch.setenv("HAWQ_VIZ_RUNS", str(tmp_path / "runs"))
     return tmp_path / "runs"
+
+
+@pytest.fixture
+def double_precision() -> Iterator[None]:
+    """Numbers of 64 bits unless told otherwise: what is exact then shows as such."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def weights_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder of weights, with no network behind it and no data."""
+    monkeypatch.setenv("HAWQ_VIZ_DATA", str(tmp_path))
+    for data in ("HAWQ_VIZ_IMAGENET", "HAWQ_VIZ_COCO"):
+        monkeypatch.delenv(data, raising=False)
+
+    def unreachable(*_: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    (tmp_path / "weights").mkdir()
+    return tmp_path / "weights"
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """Traces of activations against dense Hessians; their errors against repeated estimates."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -16,11 +14,7 @@ OUTPUTS = 4
 ESTIMATORS = ("gauss_newton", "hutchinson", "hutchinson_shared")
 
 
-@pytest.fixture(autouse=True)
-def _double_precision() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def images_and_labels(count: int, outputs: int = OUTPUTS) -> tuple[Tensor, Tensor]:

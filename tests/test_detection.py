@@ -26,7 +26,7 @@ TARGETS = torch.tensor(
 @pytest.fixture
 def outputs():
     generator = torch.Generator().manual_seed(0)
-    count = len(ANCHORS.boxes())
+    count = len(ANCHORS.boxes)
     return torch.randn(len(TARGETS), count, CLASSES + 4, generator=generator)
 
 
@@ -39,7 +39,7 @@ def torchvision_retinanet(anchors):
 
 
 def test_anchors_stand_at_every_place_in_three_sizes_and_shapes():
-    level = ANCHORS.levels()[1]
+    level = ANCHORS.levels[1]
     assert len(level) == 2 * 3 * 9
     width, height = (level[:, 2:] - level[:, :2]).unbind(1)
     # torchvision rounds the corners around a place to whole pixels
@@ -52,7 +52,7 @@ def test_anchors_stand_at_every_place_in_three_sizes_and_shapes():
 def test_loss_matches_slow_obvious_code(outputs):
     """Anchor by anchor: match by overlap, then the published formulas."""
     loss = DetectionLoss(ANCHORS, beta=0.2)
-    anchors = ANCHORS.boxes()
+    anchors = ANCHORS.boxes
     for image, rows in enumerate(TARGETS):
         there = rows[rows[:, 0] >= 0]
         overlap = box_iou(there[:, 1:], anchors)
@@ -91,7 +91,7 @@ def test_loss_matches_torchvisions_but_for_what_it_says_of_boxes(outputs):
         {"labels": t[t[:, 0] >= 0][:, 0].long(), "boxes": t[t[:, 0] >= 0][:, 1:]} for t in TARGETS
     ]
     head = {"cls_logits": outputs[..., :-4], "bbox_regression": outputs[..., -4:]}
-    losses = theirs.compute_loss(targets, head, [ANCHORS.boxes()] * len(TARGETS))
+    losses = theirs.compute_loss(targets, head, [ANCHORS.boxes] * len(TARGETS))
     ours = DetectionLoss(ANCHORS, beta=1e-6)(outputs, TARGETS)
     assert float(ours) == pytest.approx(float(sum(losses.values())), rel=1e-5)
 
@@ -107,7 +107,7 @@ def test_loss_is_a_sum_over_outputs_of_functions_of_one_each(outputs):
     one, target = 4 * outputs[:1, ::9].double(), TARGETS[:1]
     few = DetectionLoss(ANCHORS)
     few.anchors = Anchors(((16.0,),), (16,), 32, 48)  # 18 anchors: a Hessian one can look at
-    one = one[:, : len(few.anchors.boxes())]
+    one = one[:, : len(few.anchors.boxes)]
     hessian = torch.autograd.functional.hessian(lambda z: few(z, target), one)
     dense = hessian.reshape(one.numel(), one.numel())
     diagonal = dense.diagonal()
@@ -120,13 +120,13 @@ def test_loss_is_a_sum_over_outputs_of_functions_of_one_each(outputs):
 def test_detections_are_torchvisions(outputs):
     theirs = torchvision_retinanet(ANCHORS)
     found = DetectionLoss(ANCHORS).detections(outputs)
-    counts = [len(level) for level in ANCHORS.levels()]
+    counts = [len(level) for level in ANCHORS.levels]
     head = {
         "cls_logits": list(outputs[..., :-4].split(counts, 1)),
         "bbox_regression": list(outputs[..., -4:].split(counts, 1)),
     }
     shapes = [(ANCHORS.height, ANCHORS.width)] * len(outputs)
-    expected = theirs.postprocess_detections(head, [list(ANCHORS.levels())] * len(outputs), shapes)
+    expected = theirs.postprocess_detections(head, [list(ANCHORS.levels)] * len(outputs), shapes)
     theirs_kept = [len(one["scores"]) for one in expected]
     assert [len(one.scores) for one in found] == [min(n, 100) for n in theirs_kept]
     for ours, one in zip(found, expected, strict=True):
@@ -162,7 +162,7 @@ def test_network_and_anchors_fit():
     model = retinanet_shapes().eval()
     with torch.no_grad():
         outputs = model(torch.zeros(2, 3, 128, 128))
-    assert outputs.shape == (2, len(SHAPES_ANCHORS.boxes()), 6 + 4)
+    assert outputs.shape == (2, len(SHAPES_ANCHORS.boxes), 6 + 4)
 
 
 def test_no_curvature_without_a_quadratic_part():

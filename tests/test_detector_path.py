@@ -1,12 +1,14 @@
 """A small detector from its analysis to fine-tuned integers: what is measured, how it learns."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 from tiny_detector import BOXES, SIDE, detection_workload, trained_detector
+from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from engine.detection import mean_average_precision, precision_of
@@ -91,25 +93,24 @@ def test_targets_that_are_no_boxes_are_refused(squares, measure, targets, senten
         measure(squares.model, wrong)
 
 
-class Ragged(Dataset):
-    """As many rows in a target as there are objects."""
+class Changed(Dataset):
+    """A dataset with `change` made to each (index, image, target): an image and a target."""
 
-    def __init__(self, data: Dataset) -> None:
-        self.data = data
+    def __init__(self, data: Dataset, change: Callable[[int, Tensor, Tensor], object]) -> None:
+        self.data, self.change = data, change
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, index: int):
-        image, target = self.data[index]
-        return image, target[: 1 + index % 2]
+        return self.change(index, *self.data[index])
 
 
 def test_targets_of_different_lengths_are_refused_everywhere(squares, plan):
     sentence = (
         r"targets must have one shape, got \[[12], 5\] and \[[12], 5\]: fill up with class −1\."
     )
-    ragged = Ragged(squares.test)
+    ragged = Changed(squares.test, lambda i, image, target: (image, target[: 1 + i % 2]))
     with pytest.raises(ValueError, match=f"^{sentence}$"):
         evaluate(squares.model, replace(squares, test=ragged))
     for activations in (False, True):
@@ -120,16 +121,12 @@ def test_targets_of_different_lengths_are_refused_everywhere(squares, plan):
 
 
 def test_images_of_different_sizes_are_refused(squares):
-    class Sized(Ragged):
-        def __getitem__(self, index: int):
-            image, target = self.data[index]
-            return image[:, : SIDE - index % 2], target
-
+    sized = Changed(squares.test, lambda i, image, target: (image[:, : SIDE - i % 2], target))
     sentence = (
         "images must have one shape, got [3, 16, 16] and [3, 15, 16]: bring images to one size."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        evaluate(squares.model, replace(squares, test=Sized(squares.test)))
+        evaluate(squares.model, replace(squares, test=sized))
 
 
 # --- the whole path
@@ -188,22 +185,9 @@ def test_the_best_is_the_latest_within_the_error_of_its_map(squares, plan):
     assert all(a.step < b.step for a, b in pairwise(measured))
 
 
-class Untold(Dataset):
-    """The images of a dataset with targets that name no object."""
-
-    def __init__(self, data: Dataset) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int):
-        image, target = self.data[index]
-        return image, torch.full_like(target, -1)
-
-
 def test_a_float_detector_teaches_without_targets(squares, plan):
-    untold = replace(squares, train=Untold(squares.train))
+    nothing = Changed(squares.train, lambda _, image, target: (image, torch.full_like(target, -1)))
+    untold = replace(squares, train=nothing)
     taught = [losses(finetune(data, plan, QUICK, distillation=1.0)) for data in (squares, untold)]
     assert taught[0] == taught[1]
     first, end = sum(taught[0][:4]), sum(taught[0][-4:])

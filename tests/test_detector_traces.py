@@ -1,7 +1,7 @@
 """Traces of a loss that is not convex in the outputs, against dense Hessians; they have a sign."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -19,11 +19,7 @@ LOSS = DetectionLoss(ANCHORS)
 COUNT = 4
 
 
-@pytest.fixture(autouse=True)
-def _double_precision() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 @pytest.fixture

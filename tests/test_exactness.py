@@ -3,7 +3,7 @@
 Both are dense here, by their definitions, on networks of a few dozen weights.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -23,12 +23,12 @@ def linear_weights(outputs: Tensor, weights: list[Tensor]) -> list[bool]:
     return linear_in(outputs, [get_gradient_edge(weight) for weight in weights])
 
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
+
 @pytest.fixture(autouse=True)
-def _double_precision() -> Iterator[None]:
+def _repeatable() -> None:
     torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 class Net(nn.Module):

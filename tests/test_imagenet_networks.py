@@ -183,29 +183,15 @@ def test_inception_without_its_own_scaling_is_torchvisions_network():
 # --- by name
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Of weights, with no network behind it."""
-    monkeypatch.setenv("HAWQ_VIZ_DATA", str(tmp_path))
-    monkeypatch.delenv("HAWQ_VIZ_IMAGENET", raising=False)
-
-    def unreachable(*_: object) -> None:
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
-    (tmp_path / "weights").mkdir()
-    return tmp_path / "weights"
-
-
 @pytest.mark.parametrize(
     ("name", "side"),
     [("resnet50-imagenet", 224), ("inception-v3-imagenet", 299), ("squeezenext-imagenet", 224)],
 )
-def test_a_network_is_loaded_with_the_users_weights(folder, name, side):
+def test_a_network_is_loaded_with_the_users_weights(weights_folder, name, side):
     weights = dict(untrained(name).state_dict())
     if name.startswith("inception"):
         weights["AuxLogits.fc.weight"] = torch.zeros(1000, 768)
-    save_file(weights, folder / f"{name}.safetensors")
+    save_file(weights, weights_folder / f"{name}.safetensors")
     loaded = load_workload(name)
     assert not loaded.model.training
     assert all(torch.equal(x, weights[key]) for key, x in loaded.model.state_dict().items())
@@ -217,13 +203,13 @@ def test_a_network_is_loaded_with_the_users_weights(folder, name, side):
 
 
 @pytest.mark.parametrize("name", ["resnet50-imagenet", "inception-v3-imagenet"])
-def test_weights_out_of_reach_are_one_sentence(folder, name):
+def test_weights_out_of_reach_are_one_sentence(weights_folder, name):
     with pytest.raises(FormatError, match=r"could not be fetched \(no route to host\): put https:"):
         load_workload(name)
-    assert list(folder.iterdir()) == []
+    assert list(weights_folder.iterdir()) == []
 
 
-@pytest.mark.usefixtures("folder")
+@pytest.mark.usefixtures("weights_folder")
 def test_a_folder_out_of_reach_is_said_before_weights_are_fetched():
     for name in NETWORKS:
         with pytest.raises(FormatError, match="HAWQ_VIZ_IMAGENET must name a folder"):

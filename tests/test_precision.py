@@ -173,7 +173,7 @@ ANCHORS = Anchors.of((8,), height=16, width=16, size=2.0)
 
 def test_the_distance_from_a_teacher_is_that_of_slow_obvious_code():
     generator = torch.Generator().manual_seed(4)
-    count, loss = len(ANCHORS.boxes()), DetectionLoss(ANCHORS)
+    count, loss = len(ANCHORS.boxes), DetectionLoss(ANCHORS)
     student, teacher = (
         torch.randn(2, count, CLASSES + 4, generator=generator, dtype=torch.float64)
         for _ in range(2)
@@ -198,13 +198,13 @@ def test_the_distance_from_a_teacher_is_that_of_slow_obvious_code():
 
 def test_the_distance_is_least_at_the_teacher():
     generator = torch.Generator().manual_seed(5)
-    teacher = torch.randn(2, len(ANCHORS.boxes()), CLASSES + 4, generator=generator)
+    teacher = torch.randn(2, len(ANCHORS.boxes), CLASSES + 4, generator=generator)
     student = teacher.clone().requires_grad_()
     loss = DetectionLoss(ANCHORS)
     (slope,) = torch.autograd.grad(loss.distance(student, teacher), student)
     assert loss.distance(student, teacher).item() == pytest.approx(0, abs=1e-6)
     assert float(slope.abs().max()) < 1e-6
-    sure = F.pad(torch.full((2, len(ANCHORS.boxes()), CLASSES), 200.0), (0, 4))
+    sure = F.pad(torch.full((2, len(ANCHORS.boxes), CLASSES), 200.0), (0, 4))
     assert torch.isfinite(loss.distance(teacher, sure))  # however sure the teacher is
 
 

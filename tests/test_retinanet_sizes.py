@@ -1,7 +1,6 @@
 """RetinaNet with ResNet50 on COCO: torchvision's network, and what it and the paper's weigh."""
 
 from collections import OrderedDict
-from pathlib import Path
 
 import pytest
 import torch
@@ -67,20 +66,6 @@ def older_name(name: str) -> str:
     return name
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Of weights, with no network behind it."""
-    monkeypatch.setenv("HAWQ_VIZ_DATA", str(tmp_path))
-    monkeypatch.delenv("HAWQ_VIZ_COCO", raising=False)
-
-    def unreachable(*_: object) -> None:
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
-    (tmp_path / "weights").mkdir()
-    return tmp_path / "weights"
-
-
 # --- the network
 
 
@@ -94,9 +79,9 @@ def test_names_of_the_published_file_are_found():
     assert {published_name(name) for name in own} == set(own)
 
 
-def test_the_users_weights_make_torchvisions_network(folder, published):
+def test_the_users_weights_make_torchvisions_network(weights_folder, published):
     """The same raw outputs, and the same boxes of them."""
-    torch.save(file_of(published), folder / f"{NAME}.pth")
+    torch.save(file_of(published), weights_folder / f"{NAME}.pth")
     loaded = load_workload(NAME)
     assert (loaded.metric, loaded.origin) == ("mAP", f"{NAME} --data sample")
     assert loaded.loss.anchors == COCO_ANCHORS
@@ -109,7 +94,7 @@ def test_the_users_weights_make_torchvisions_network(folder, published):
     torch.testing.assert_close(outputs, expected, rtol=1e-3, atol=1e-3 * expected.abs().max())
     (anchors,) = published.anchor_generator(ImageList(image, [(HEIGHT, WIDTH)]), features)
     own = Anchors(COCO_ANCHORS.sizes, COCO_ANCHORS.strides, HEIGHT, WIDTH)
-    assert torch.equal(own.boxes(), anchors)
+    assert torch.equal(own.boxes, anchors)
     counts = [9 * x.shape[2] * x.shape[3] for x in features]
     (there,) = published.postprocess_detections(
         {name: list(value.split(counts, 1)) for name, value in raw.items()},
@@ -123,8 +108,8 @@ def test_the_users_weights_make_torchvisions_network(folder, published):
     assert torch.equal(here.classes, there["labels"])
 
 
-def test_without_coco_the_pictures_are_made_and_say_so(folder, published):
-    torch.save(file_of(published), folder / f"{NAME}.pth")
+def test_without_coco_the_pictures_are_made_and_say_so(weights_folder, published):
+    torch.save(file_of(published), weights_folder / f"{NAME}.pth")
     loaded = load_workload(NAME)
     assert loaded.calibration.name.endswith(
         "enlarged to 320×320, which are not COCO; the boxes are what the float network itself "
@@ -141,18 +126,19 @@ def test_without_coco_the_pictures_are_made_and_say_so(folder, published):
     assert torch.equal(loaded.test[0][1], target)
 
 
-def test_weights_out_of_reach_are_one_sentence(folder):
+def test_weights_out_of_reach_are_one_sentence(weights_folder):
     url = RetinaNet_ResNet50_FPN_Weights.COCO_V1.url
     with pytest.raises(FormatError) as error:
         load_workload(NAME)
     assert str(error.value) == (
-        f"weights of {NAME} could not be fetched (no route to host): put {url} into {folder}, or "
+        f"weights of {NAME} could not be fetched (no route to host): put {url} into "
+        f"{weights_folder}, or "
         "another state dict of torchvision's retinanet_resnet50_fpn as "
         f"{NAME}.safetensors or {NAME}.pth."
     )
 
 
-@pytest.mark.usefixtures("folder")
+@pytest.mark.usefixtures("weights_folder")
 def test_a_folder_out_of_reach_is_said_before_weights_are_fetched():
     with pytest.raises(FormatError, match="HAWQ_VIZ_COCO must name a folder with COCO's val2017/"):
         load_workload(NAME, "full")

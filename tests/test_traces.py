@@ -1,6 +1,6 @@
 """Traces against the dense Hessian, their errors against the spread of repeated estimates."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,11 +15,7 @@ from engine.traces import Traces, average_traces, weighted_mean
 CLASSES = 4
 
 
-@pytest.fixture(autouse=True)
-def _double_precision() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 class Chain(nn.Module):
