@@ -250,14 +250,21 @@ def _made(
     return Workload(name, model.eval(), calibration, train, test, origin=origin, **task)
 
 
-def _resnet20_cifar10(name: str, data: str, weights: Path | None) -> Workload:
+def _cifar10(name: str, data: str, weights: Path | None) -> Workload:
     from engine.datasets.cifar10 import full_cifar10, sample_cifar10
     from engine.datasets.images import AugmentedImages
+    from engine.models.inception_cifar import inception_cifar
     from engine.models.resnet_cifar import resnet20
+    from engine.models.squeezenext import squeezenext_cifar
     from engine.weights import load_weights
 
+    build = {
+        "resnet20-cifar10": resnet20,
+        "squeezenext-cifar10": squeezenext_cifar,
+        "inception-cifar10": inception_cifar,
+    }[name]
     train, test = sample_cifar10() if data == "sample" else full_cifar10()
-    model = resnet20()
+    model = build()
     load_weights(model, weights or SAMPLE_MODELS / f"{name}.safetensors")
     return _made(name, data, model, (train, AugmentedImages(train), test))
 
@@ -319,7 +326,7 @@ def _imagenet(name: str, data: str, weights: Path | None) -> Workload:
 
 
 _REGISTRY: dict[str, Callable[[str, str, Path | None], Workload]] = {
-    "resnet20-cifar10": _resnet20_cifar10,
+    "resnet20-cifar10": _cifar10,
     "retinanet-shapes": _shapes,
     "efficientnet-lite0-imagenet": _imagenet,
     "resnet50-imagenet": _imagenet,
