@@ -2,9 +2,11 @@
 
     python sample_models/train.py resnet20-cifar10 --epochs 56
 
-A linear warm-up and a cosine schedule. Each epoch draws from a generator seeded by (seed, epoch),
-so that a training cut after any epoch continues as if nothing had happened. The last epoch counts:
-the test images are looked at for the log only and choose nothing.
+A linear warm-up and a cosine schedule, and perhaps a second cosine after it (Loshchilov and Hutter,
+"SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017). Each epoch draws from a
+generator seeded by (seed, epoch), so that a training cut after any epoch continues as if nothing
+had happened. The last epoch counts: the test images are looked at for the log only and choose
+nothing.
 """
 
 import argparse
@@ -35,6 +37,7 @@ from engine.models.squeezenext import squeezenext_cifar
 
 FOLDER = Path(__file__).parent
 LOG_TAIL = 10  # epochs of the log kept in the card
+MORE = ("more_epochs", "more_learning_rate")  # of a recipe: its second cosine
 
 Recipe = dict[str, float]
 
@@ -171,11 +174,22 @@ def measured(task: Task, model: nn.Module) -> float:
     return round(task.measure(model), 4)
 
 
-def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
-    """Linear warm-up to the peak, then half a cosine to zero."""
+def learning_rate(step: int, steps_an_epoch: int, recipe: Recipe) -> float:
+    """Linear warm-up to the peak, half a cosine to zero, and perhaps a second one."""
+    warmup = int(recipe["warmup_epochs"] * steps_an_epoch)
+    end, peak = int(recipe["epochs"] * steps_an_epoch), recipe["learning_rate"]
     if step < warmup:
         return peak * (step + 1) / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+    share = (step - warmup) / (end - warmup)
+    if step >= end:
+        share = (step - end) / (recipe["more_epochs"] * steps_an_epoch)
+        peak = recipe["more_learning_rate"]
+    return peak * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def begun_alike(one: Recipe, two: Recipe) -> bool:
+    """Whether two recipes agree on the first cosine."""
+    return all(one[key] == two[key] for key in one.keys() & two.keys() if key not in MORE)
 
 
 def train(
@@ -184,7 +198,7 @@ def train(
     """Train one network, one log line an epoch; write the weights and the card at the end."""
     build, kind = NETWORKS[name]
     task: Task = kind()
-    epochs, size = int(recipe["epochs"]), int(recipe["batch_size"])
+    epochs, size = int(recipe["epochs"] + recipe["more_epochs"]), int(recipe["batch_size"])
     steps_an_epoch = len(task.train) // size
 
     torch.manual_seed(seed)  # the initial weights
@@ -194,7 +208,11 @@ def train(
     checkpoint_file, log = folder / f"{name}.checkpoint.pt", []
     if checkpoint_file.exists():
         checkpoint = torch.load(checkpoint_file, weights_only=True)
-        if checkpoint["recipe"] != recipe or checkpoint["seed"] != seed:
+        begun = len(checkpoint["log"]) <= recipe["epochs"] and begun_alike(
+            checkpoint["recipe"], recipe
+        )
+        same = begun or checkpoint["recipe"] == recipe
+        if not same or checkpoint["seed"] != seed:
             sys.exit(f"{checkpoint_file} is of another recipe or seed: delete it to start anew.")
         model.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
@@ -206,13 +224,9 @@ def train(
         model.train()
         total = 0.0
         for i, indices in enumerate(order.split(size)):
-            rate = learning_rate(
-                epoch * steps_an_epoch + i,
-                epochs * steps_an_epoch,
-                int(recipe["warmup_epochs"] * steps_an_epoch),
-                recipe["learning_rate"],
+            optimizer.param_groups[0]["lr"] = learning_rate(
+                epoch * steps_an_epoch + i, steps_an_epoch, recipe
             )
-            optimizer.param_groups[0]["lr"] = rate
             images, targets = task.batch(indices, generator)
             loss = task.loss(network(images), targets)
             optimizer.zero_grad()
@@ -268,6 +282,8 @@ def main() -> None:
     parser.add_argument("--weight-decay", type=float)
     parser.add_argument("--momentum", type=float, default=0.9)
     parser.add_argument("--warmup-epochs", type=float, default=3)
+    parser.add_argument("--more-epochs", type=int, default=0, help="of a second cosine")
+    parser.add_argument("--more-learning-rate", type=float, default=0.0, help="its peak")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the network goes")
     parser.add_argument(

@@ -12,7 +12,7 @@ from engine.datasets.shapes import Shapes
 
 NAME = "retinanet-shapes"
 RECIPE = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "weight_decay": 1e-2}
-RECIPE |= {"momentum": 0.9, "warmup_epochs": 1}
+RECIPE |= {"momentum": 0.9, "warmup_epochs": 1, "more_epochs": 0, "more_learning_rate": 0.0}
 
 
 @pytest.fixture
@@ -61,9 +61,33 @@ def test_another_recipe_does_not_go_on_from_a_checkpoint(script, tmp_path):
 
 
 def test_the_rate_rises_to_its_peak_and_falls_to_zero(script):
-    rates = [script.learning_rate(step, 100, 10, 0.1) for step in range(100)]
+    recipe = RECIPE | {"epochs": 10, "learning_rate": 0.1}
+    rates = [script.learning_rate(step, 10, recipe) for step in range(100)]
     assert rates[:10] == pytest.approx([0.01 * (i + 1) for i in range(10)])
     assert rates[10] == 0.1
     assert rates[55] == pytest.approx(0.05)
     assert rates == sorted(rates[:10]) + sorted(rates[10:], reverse=True)
     assert rates[-1] < 1e-4
+
+
+def test_a_second_cosine_falls_from_its_own_peak(script):
+    recipe = RECIPE | {"epochs": 10, "more_epochs": 5, "more_learning_rate": 0.04}
+    rates = [script.learning_rate(step, 10, recipe) for step in range(150)]
+    assert rates[100] == 0.04
+    assert rates[125] == pytest.approx(0.02)
+    assert rates[100:] == sorted(rates[100:], reverse=True)
+    assert rates[-1] < 1e-3
+
+
+def test_a_second_cosine_goes_on_from_the_first_and_nothing_else_does(script, tmp_path):
+    once = {**RECIPE, "epochs": 1, "warmup_epochs": 0}
+    twice = {**once, "more_epochs": 1, "more_learning_rate": 1e-4}
+    script.train(NAME, once, 0, tmp_path, "")
+    first = json.loads((tmp_path / f"{NAME}.json").read_text())
+    script.train(NAME, twice, 0, tmp_path, "")
+    both = json.loads((tmp_path / f"{NAME}.json").read_text())
+    assert both["log_tail"][0] == first["log_tail"][0]
+    assert [row["epoch"] for row in both["log_tail"]] == [1, 2]
+    for other in (once, {**twice, "more_learning_rate": 1e-3}):
+        with pytest.raises(SystemExit, match="is of another recipe or seed"):
+            script.train(NAME, other, 0, tmp_path, "")
