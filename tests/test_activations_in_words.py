@@ -32,7 +32,7 @@ def test_what_is_exact_on_both_sides_is_said_once():
 
 
 def test_an_analysis_without_activations_says_how_to_get_them():
-    assert "“Analyse again” measures them too" in activations.without(made_up_analysis())
+    assert "“New analysis” measures them too" in activations.without(made_up_analysis())
 
 
 def test_tables_have_what_the_charts_show():

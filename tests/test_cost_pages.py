@@ -296,5 +296,5 @@ def test_an_analysis_without_activations_is_drawn_against_size(tmp_path, monkeyp
         asked = open_page(cost=cost, latency="3", bops="1e6")
         assert "Size against Ω" in alts(asked)
         assert not asked.info
-    assert "“Analyse again” measures them too" in texts(app.caption)
-    assert "“Analyse again” measures them too" in texts(open_page("sensitivity").caption)
+    assert "“New analysis” measures them too" in texts(app.caption)
+    assert "“New analysis” measures them too" in texts(open_page("sensitivity").caption)

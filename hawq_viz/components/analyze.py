@@ -18,7 +18,7 @@ def analyze_form() -> None:
     """A button that opens a form: on what to analyze, to what error."""
     with (
         st.popover(
-            "Analyse again",
+            "New analysis",
             icon=":material/search:",
             width="stretch",
             key=FORM,

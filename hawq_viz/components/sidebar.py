@@ -6,7 +6,7 @@ from hawq_viz import state
 from hawq_viz.components.weights import weights_form
 from hawq_viz.viewmodels import analyses
 
-COMES = "comes with the network"
+COMES, NEWEST, NONE = "comes with the network", "the newest you made", "none yet"
 
 
 def sidebar() -> None:
@@ -26,8 +26,9 @@ def sidebar() -> None:
             run.id: run for run in state.list_runs() if analyses.is_analysis(run, view.workload)
         }
         st.session_state["analysis"] = view.analysis if view.analysis in found else ""
-        known = view.workload in names
-        comes = "the newest you made" if known and not state.comes_analyzed() else COMES
+        comes = COMES
+        if view.workload in names and not state.comes_analyzed():
+            comes = NEWEST if found else NONE
         st.selectbox(
             "Analysis",
             ["", *found],

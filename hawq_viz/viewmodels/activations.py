@@ -13,7 +13,7 @@ def without(analysis: Analysis) -> str:
     """What to do where an analysis has no activations."""
     return (
         f"This analysis of {analysis.workload} is of weights only, so inputs of layers stay float. "
-        "“Analyse again” measures them too."
+        "“New analysis” measures them too."
     )
 
 
