@@ -105,7 +105,8 @@ def _differences(own: dict[str, Tensor], found: dict[str, Tensor]) -> str:
     missing = [name for name in own if name not in found and not name.endswith(COUNTER)]
     unexpected = [name for name in found if name not in own]
     parts = [
-        f"{len(names)} names are {kind} ({', '.join(names[:NAMED])}"
+        f"{len(names)} {'name is' if len(names) == 1 else 'names are'} {kind} "
+        f"({', '.join(names[:NAMED])}"
         f"{', …' if len(names) > NAMED else ''})"
         for kind, names in (("missing", missing), ("unexpected", unexpected))
         if names

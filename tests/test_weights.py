@@ -42,7 +42,7 @@ def test_what_the_network_does_not_have_can_be_ignored(tmp_path):
     torch.save(stored.state_dict() | {"Aux.weight": torch.zeros(2)}, tmp_path / "more.pth")
     load_weights(model, tmp_path / "more.pth", ignored="Aux.")
     assert torch.equal(model[2].weight, stored[2].weight)
-    with pytest.raises(FormatError, match=r", but 1 names are unexpected \(Aux\.weight\)\.$"):
+    with pytest.raises(FormatError, match=r", but 1 name is unexpected \(Aux\.weight\)\.$"):
         load_weights(model, tmp_path / "more.pth")
 
 
@@ -77,10 +77,10 @@ def test_a_damaged_file_is_refused(tmp_path, wrong, suffix):
 @pytest.mark.parametrize(
     ("changes", "differs"),
     [
-        ({"2.weight": None}, "1 names are missing (2.weight)"),
+        ({"2.weight": None}, "1 name is missing (2.weight)"),
         (
             dict.fromkeys(("0.bias", "1.weight", "1.bias", "2.weight")) | {"x": (1,)},
-            "4 names are missing (0.bias, 1.weight, 1.bias, …) and 1 names are unexpected (x)",
+            "4 names are missing (0.bias, 1.weight, 1.bias, …) and 1 name is unexpected (x)",
         ),
         ({"2.weight": (5, 2)}, "2.weight has shape [5, 2], not [3, 2]"),
     ],

@@ -299,9 +299,7 @@ def test_torchvisions_networks_take_weights_of_ones_own(tmp_path):
 
 def test_weights_that_do_not_fit_name_what_differs(tmp_path):
     save_file({"fc.weight": torch.zeros(10, 64), "x": torch.zeros(1)}, tmp_path / "w.safetensors")
-    with pytest.raises(
-        FormatError, match=r"names are missing \(.*, .*, .*, …\) and 1 names are un"
-    ):
+    with pytest.raises(FormatError, match=r"names are missing \(.*, .*, .*, …\) and 1 name is un"):
         load_workload("resnet20-cifar10", weights=tmp_path / "w.safetensors")
 
 
