@@ -327,6 +327,7 @@ def _imagenet(name: str, data: str, weights: Path | None) -> Workload:
 
 _REGISTRY: dict[str, Callable[[str, str, Path | None], Workload]] = {
     "resnet20-cifar10": _cifar10,
+    "inception-cifar10": _cifar10,
     "retinanet-shapes": _shapes,
     "efficientnet-lite0-imagenet": _imagenet,
     "resnet50-imagenet": _imagenet,
