@@ -1,0 +1,58 @@
+"""Weights of one's own in a real browser: uploaded, refused or analyzed, and found again."""
+
+import re
+from pathlib import Path
+
+import torch
+from playwright.sync_api import Page, expect
+from safetensors.torch import save_file
+from served import settled
+
+from engine import load_workload
+
+SECONDS_TO_ANALYZE = 400
+
+
+def analyze(page: Page) -> None:
+    """Start an analysis as the form proposes it."""
+    form = page.get_by_test_id("stPopoverButton").get_by_text("New analysis")
+    form.click()
+    page.get_by_role("button", name="Analyse", exact=True).last.click()
+    page.wait_for_url(re.compile("run="))
+
+
+def upload(page: Page, file: Path) -> None:
+    """Give the first network of the list, a ResNet20, the weights of a file."""
+    page.get_by_test_id("stPopoverButton").locator("visible=true").first.click()
+    page.locator("input[type=file]").set_input_files(file)
+    expect(page.get_by_text(file.name)).to_be_visible()
+    page.get_by_role("button", name="Use them").click()
+    page.wait_for_url(re.compile("workload=resnet20-cifar10(@|%40)[0-9a-f]{12}"))
+
+
+def test_uploaded_weights_are_analyzed_as_they_are(page: Page, address: str, tmp_path: Path):
+    weights = load_workload("resnet20-cifar10").model.state_dict()
+    weights["fc.weight"] = weights["fc.weight"] * 1.25
+    save_file(weights, tmp_path / "mine.safetensors")
+    del weights["conv1.weight"]
+    torch.save(weights, tmp_path / "cut.pth")
+    page.goto(f"{address}sensitivity")
+    settled(page)
+
+    # What does not fit is refused in words, by the worker that reads it.
+    upload(page, tmp_path / "cut.pth")
+    analyze(page)
+    refused = page.get_by_text("must hold the weights of CifarResNet, but 1 name is missing (conv1")
+    expect(refused).to_be_visible(timeout=1000 * SECONDS_TO_ANALYZE)
+
+    upload(page, tmp_path / "mine.safetensors")
+    named = re.search("(?:@|%40)([0-9a-f]{12})", page.url)[1]
+    analyze(page)
+    chart = page.locator(".chart[data-drawn]").first
+    expect(chart).to_be_visible(timeout=1000 * SECONDS_TO_ANALYZE)
+
+    # The next visitor finds them in the list.
+    page.goto(address)
+    settled(page)
+    page.get_by_role("combobox", name="Network").first.click()
+    expect(page.get_by_role("option", name=f"resnet20-cifar10@{named}")).to_be_visible()
