@@ -255,14 +255,9 @@ def _cifar10(name: str, data: str, weights: Path | None) -> Workload:
     from engine.datasets.images import AugmentedImages
     from engine.models.inception_cifar import inception_cifar
     from engine.models.resnet_cifar import resnet20
-    from engine.models.squeezenext import squeezenext_cifar
     from engine.weights import load_weights
 
-    build = {
-        "resnet20-cifar10": resnet20,
-        "squeezenext-cifar10": squeezenext_cifar,
-        "inception-cifar10": inception_cifar,
-    }[name]
+    build = {"resnet20-cifar10": resnet20, "inception-cifar10": inception_cifar}[name]
     train, test = sample_cifar10() if data == "sample" else full_cifar10()
     model = build()
     load_weights(model, weights or SAMPLE_MODELS / f"{name}.safetensors")

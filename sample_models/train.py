@@ -180,16 +180,17 @@ def learning_rate(step: int, steps_an_epoch: int, recipe: Recipe) -> float:
     end, peak = int(recipe["epochs"] * steps_an_epoch), recipe["learning_rate"]
     if step < warmup:
         return peak * (step + 1) / warmup
-    share = (step - warmup) / (end - warmup)
-    if step >= end:
+    if step < end:
+        share = (step - warmup) / (end - warmup)
+    else:
         share = (step - end) / (recipe["more_epochs"] * steps_an_epoch)
         peak = recipe["more_learning_rate"]
     return peak * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def begun_alike(one: Recipe, two: Recipe) -> bool:
-    """Whether two recipes agree on the first cosine."""
-    return all(one[key] == two[key] for key in one.keys() & two.keys() if key not in MORE)
+def first_cosine(recipe: Recipe) -> Recipe:
+    """What of a recipe counts until the second cosine begins."""
+    return {key: value for key, value in recipe.items() if key not in MORE}
 
 
 def train(
@@ -208,10 +209,9 @@ def train(
     checkpoint_file, log = folder / f"{name}.checkpoint.pt", []
     if checkpoint_file.exists():
         checkpoint = torch.load(checkpoint_file, weights_only=True)
-        begun = len(checkpoint["log"]) <= recipe["epochs"] and begun_alike(
-            checkpoint["recipe"], recipe
-        )
-        same = begun or checkpoint["recipe"] == recipe
+        first = len(checkpoint["log"]) <= recipe["epochs"]
+        part_of = first_cosine if first else dict
+        same = part_of(checkpoint["recipe"]) == part_of(recipe)
         if not same or checkpoint["seed"] != seed:
             sys.exit(f"{checkpoint_file} is of another recipe or seed: delete it to start anew.")
         model.load_state_dict(checkpoint["model"])
@@ -246,6 +246,7 @@ def train(
         torch.save({**state, "log": log, "recipe": recipe, "seed": seed}, part)
         os.replace(part, checkpoint_file)
 
+    schedule = "warm-up, then cosine" + (", then another" if recipe["more_epochs"] else "")
     weights = {key: value.contiguous() for key, value in model.state_dict().items()}
     save_file(weights, folder / f"{name}.safetensors", metadata={"format": "pt"})
     card = {
@@ -255,7 +256,7 @@ def train(
         "value": log[-1][f"test_{task.metric}"],
         "samples": len(task.test),
         "weights_are": "those after the last epoch; the test images chose nothing",
-        "recipe": {**recipe, "optimizer": task.method, "schedule": "warm-up, then cosine"},
+        "recipe": {**recipe, "optimizer": task.method, "schedule": schedule},
         "seed": seed,
         "data": {
             "name": task.data,
@@ -293,6 +294,12 @@ def main() -> None:
         "compiler",
     )
     arguments = vars(parser.parse_args())
+    more = tuple(arguments[key] for key in MORE)
+    if (more[0] > 0) != (more[1] > 0):
+        parser.error(
+            "--more-epochs and --more-learning-rate must be given together, both above 0, got "
+            f"{more[0]} and {more[1]}."
+        )
     name, seed, folder, fused = (arguments.pop(key) for key in ("name", "seed", "folder", "fused"))
     defaults = NETWORKS[name][1].defaults
     recipe = {key: defaults.get(key) if x is None else x for key, x in arguments.items()}

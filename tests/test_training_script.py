@@ -88,6 +88,19 @@ def test_a_second_cosine_goes_on_from_the_first_and_nothing_else_does(script, tm
     both = json.loads((tmp_path / f"{NAME}.json").read_text())
     assert both["log_tail"][0] == first["log_tail"][0]
     assert [row["epoch"] for row in both["log_tail"]] == [1, 2]
+    assert both["recipe"]["schedule"] == first["recipe"]["schedule"] + ", then another"
     for other in (once, {**twice, "more_learning_rate": 1e-3}):
         with pytest.raises(SystemExit, match="is of another recipe or seed"):
             script.train(NAME, other, 0, tmp_path, "")
+
+
+@pytest.mark.parametrize(
+    ("given", "got"),
+    [(["--more-epochs", "3"], "3 and 0.0"), (["--more-learning-rate", "0.1"], "0 and 0.1")],
+)
+def test_a_second_cosine_needs_its_length_and_its_peak(script, monkeypatch, capsys, given, got):
+    monkeypatch.setattr(script.sys, "argv", ["train.py", NAME, *given])
+    with pytest.raises(SystemExit):
+        script.main()
+    said = "--more-epochs and --more-learning-rate must be given together, both above 0, got "
+    assert f"{said}{got}." in capsys.readouterr().err
