@@ -30,6 +30,7 @@ recipe        the settings of a fine-tuning
 batches       which images a training sees, and when
 trainable     gradients through the rounding
 finetuning    train a quantized network, resumably: `finetune`
+onnx_export   a file for ONNX Runtime: `export_onnx`
 jobs          long work in processes of its own, one directory a run
 """
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from engine.frontier import Frontier as Frontier
     from engine.frontier import pareto_frontier as pareto_frontier
     from engine.latency import LatencyTable as LatencyTable
+    from engine.onnx_export import export_onnx as export_onnx
     from engine.perturbation import analyze as analyze
     from engine.quantized import load_quantized as load_quantized
     from engine.quantized import quantize as quantize
@@ -71,6 +73,7 @@ _NAMES = {
     "analyze": "perturbation",
     "check_network": "checklist",
     "evaluate": "evaluation",
+    "export_onnx": "onnx_export",
     "finetune": "finetuning",
     "load_quantized": "quantized",
     "load_workload": "workloads",

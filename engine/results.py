@@ -256,6 +256,38 @@ class BitPlan:
             return cls(**fields)
 
 
+@dataclass(frozen=True)
+class OnnxLayer:
+    """How a quantized weight is stored in an ONNX file."""
+
+    name: str
+    bits: int  # of the plan
+    container: str  # INT4, UINT4, INT8 or UINT8
+
+    @property
+    def padded(self) -> bool:
+        """Whether the container has more bits than the weight."""
+        return self.bits < int(self.container[-1])
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """What an ONNX file holds."""
+
+    opset: int
+    file_bytes: int
+    layers: tuple[OnnxLayer, ...]  # in the order of the network's modules
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain fields for a JSON file."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Take back what `to_json` gave."""
+        return cls(**{**fields, "layers": tuple(OnnxLayer(**x) for x in fields["layers"])})
+
+
 def check_bits(bits: Any, argument: str) -> int:
     """Take a bit width in 1…8.
 
