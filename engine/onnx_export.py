@@ -195,10 +195,11 @@ def _shrink(graph: Any, layers: dict[str, OnnxLayer]) -> None:
         if not layer or buffer != CODES or layer.container.endswith("INT8"):
             continue
         kind = getattr(onnx.TensorProto, layer.container)
+        packed_type = onnx.helper.tensor_dtype_to_np_dtype(kind)
         names = node.input[0], f"{place}.own_zero_point"  # of its own: equal ones are stored once
         for old, new in zip((node.input[0], node.input[2]), names, strict=True):
             values = onnx.numpy_helper.to_array(tensors[old])
-            made = onnx.helper.make_tensor(new, kind, values.shape, values.flatten().tolist())
+            made = onnx.numpy_helper.from_array(values.astype(packed_type), new)
             tensors[f"packed {new}"] = made
         node.input[2] = names[1]
     packed = {tensor.name: tensor for tensor in tensors.values()}  # the last of a name
