@@ -43,3 +43,5 @@ except ValueError as error:  # a sentence with its remedy
 except Exception as error:
     logging.getLogger("hawq_viz").exception("The page failed.")
     st.error(f"The page failed ({type(error).__name__}: {error}). The terminal has the details.")
+finally:
+    state.ran()

@@ -29,7 +29,8 @@ STUDIES = 16  # kept in memory
 TABLES = 16  # of latencies, likewise
 LEAST, MOST = 1e-6, 1e18  # that a budget may be, whatever its unit
 UNDOS = 50
-SECONDS_UNSEEN = 1.0  # within which a browser may not have seen our last change of its URL
+LOOK = ":material/search:"
+SECONDS_UNSEEN = 1.0  # after a script run, that a browser may take to see the URL it changed
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,120}")
 BITS = re.compile(r"[1-8]{1,1000}")
 FIXED = re.compile(rf"[1-8]|{PLANNED}")
@@ -199,8 +200,14 @@ def change(**chosen: str | float | None) -> None:
         undo.append(was)
         del undo[:-UNDOS]
     st.session_state["_view"] = after
-    st.session_state["_written"] = time.monotonic()
+    st.session_state["_changed"], st.session_state["_written"] = True, time.monotonic()
     _write()
+
+
+def ran() -> None:
+    """At the end of a script run: what the browser asked meanwhile still had the URL of before."""
+    if st.session_state.pop("_changed", False):
+        st.session_state["_written"] = time.monotonic()
 
 
 def pick(cost: str, budget: float) -> None:
@@ -282,14 +289,18 @@ def analysis_file(view: View) -> Path | None:
     return stored if stored is not None and stored.exists() else None
 
 
-def require_analysis() -> Analysis:
-    """The chosen analysis; where there is none, say what to do and stop."""
+def require_analysis(form_above: bool = False) -> Analysis:
+    """The chosen analysis; where there is none, lead to the form that makes one, and stop."""
     view = current()
     try:
         path = analysis_file(view)
         if path is None:
-            st.info(f"{view.workload} has not been analyzed yet.")
-            st.page_link("../pages/sensitivity.py", label="Analyse it", icon=":material/search:")
+            missing = f"{view.workload} has not been analyzed yet"
+            if form_above:
+                st.info(f"{missing}: “New analysis”, above, is the way.")
+            else:
+                st.info(f"{missing}.")
+                st.page_link("../pages/sensitivity.py", label="Analyse it", icon=LOOK)
             st.stop()
         return _analysis(*_content(path))
     except ValueError as error:

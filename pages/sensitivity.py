@@ -18,7 +18,7 @@ with again:
     analyze_form()
 analyze_run()
 
-analysis = state.require_analysis()
+analysis = state.require_analysis(form_above=True)
 both = bool(analysis.activations)
 says.markdown(analyses.exactness(analysis))
 if note := activations.exactness(analysis) if both else activations.without(analysis):

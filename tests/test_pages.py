@@ -466,7 +466,8 @@ class TestWhatCanBeWrong:
         monkeypatch.setattr(state, "stored_analysis", lambda _: tmp_path / "none.json")
         app = open_page(page)
         assert not app.exception
-        assert texts(app.info) == f"{WORKLOAD} has not been analyzed yet."
+        way = ": “New analysis”, above, is the way." if page == "sensitivity" else "."
+        assert texts(app.info) == f"{WORKLOAD} has not been analyzed yet{way}"
 
     @pytest.mark.parametrize("name", [x for x in workload_names() if "imagenet" in x])
     def test_networks_that_come_without_an_analysis_say_so(self, name):

@@ -1,10 +1,14 @@
 """A view in a URL comes back from it, and nothing else gets in."""
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from streamlit.testing.v1 import AppTest
 
 from engine.analysis import COSTS
+from hawq_viz import state
 from hawq_viz.state import PLANNED, SEVERAL, View, decode, encode
 
 identifiers = st.one_of(
@@ -109,3 +113,39 @@ def test_a_view_knows_its_axis_and_its_budgets():
 
 def test_parameters_of_others_are_passed_over():
     assert decode({"embed": "true"}) == View()
+
+
+def slow_page() -> None:
+    """A page whose script takes five seconds of a clock that does not run by itself."""
+    import streamlit as st
+
+    from hawq_viz import state
+
+    state.restore()
+    st.button("another", on_click=state.change, kwargs={"workload": "retinanet-shapes"})
+    st.text(state.current().workload)
+    state.time.pass_by(5.0)
+    state.ran()
+
+
+def test_a_url_the_browser_sends_before_it_sees_ours_is_not_taken(monkeypatch):
+    clock = [0.0]
+
+    def pass_by(seconds: float) -> None:
+        clock[0] += seconds
+
+    monkeypatch.setattr(state, "time", SimpleNamespace(monotonic=lambda: clock[0], pass_by=pass_by))
+    app = AppTest.from_function(slow_page)
+    old = {"workload": "resnet20-cifar10"}
+    app.query_params.update(old)
+    app.run()
+    app.button[0].click().run()
+    assert app.text[0].value == "retinanet-shapes"
+    app.query_params.clear()
+    app.query_params.update(old)
+    app.run()  # asked for while the script ran
+    assert app.text[0].value == "retinanet-shapes"
+    pass_by(2.0)
+    app.query_params.update(old)
+    app.run()  # the browser's button Back
+    assert app.text[0].value == "resnet20-cifar10"

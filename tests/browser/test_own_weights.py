@@ -28,6 +28,7 @@ def upload(page: Page, file: Path) -> None:
     expect(page.get_by_text(file.name)).to_be_visible()
     page.get_by_role("button", name="Use them").click()
     page.wait_for_url(re.compile("workload=resnet20-cifar10(@|%40)[0-9a-f]{12}"))
+    expect(page.get_by_text("has not been analyzed yet")).to_be_visible(timeout=60_000)
 
 
 def test_uploaded_weights_are_analyzed_as_they_are(page: Page, address: str, tmp_path: Path):
