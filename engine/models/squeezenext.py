@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 BLOCKS = (6, 6, 8, 1)  # of the four stages of SqNxt-23
-SMALL_BLOCKS, SMALL_STEM = (1, 4, 6, 1), 32  # for images of 32×32
+SMALL_BLOCKS, SMALL_STEM = (1, 2, 3, 1), 32  # for images of 32×32
 CHANNELS = (32, 64, 128, 256)  # of these stages, at width 1
 STEM, HEAD = 64, 128  # channels before the first stage and after the last, at width 1
 
@@ -119,5 +119,5 @@ def squeezenext23(width: int = 2, classes: int = 1000) -> SqueezeNext:
 
 
 def squeezenext_cifar(classes: int = 10) -> SqueezeNext:
-    """Build a SqueezeNext for images of 32×32, of fewer blocks and width 1."""
-    return SqueezeNext(1, classes, blocks=SMALL_BLOCKS, small_images=True)
+    """Build a SqueezeNext for images of 32×32, of fewer blocks and width 2."""
+    return SqueezeNext(2, classes, blocks=SMALL_BLOCKS, small_images=True)
