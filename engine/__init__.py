@@ -31,6 +31,7 @@ batches       which images a training sees, and when
 trainable     gradients through the rounding
 finetuning    train a quantized network, resumably: `finetune`
 onnx_export   a file for ONNX Runtime: `export_onnx`
+onnx_check    what ONNX Runtime makes of it: `check_onnx`
 jobs          long work in processes of its own, one directory a run
 """
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from engine.frontier import Frontier as Frontier
     from engine.frontier import pareto_frontier as pareto_frontier
     from engine.latency import LatencyTable as LatencyTable
+    from engine.onnx_check import check_onnx as check_onnx
     from engine.onnx_export import export_onnx as export_onnx
     from engine.perturbation import analyze as analyze
     from engine.quantized import load_quantized as load_quantized
@@ -72,6 +74,7 @@ _NAMES = {
     "Workload": "workloads",
     "analyze": "perturbation",
     "check_network": "checklist",
+    "check_onnx": "onnx_check",
     "evaluate": "evaluation",
     "export_onnx": "onnx_export",
     "finetune": "finetuning",

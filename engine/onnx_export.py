@@ -5,11 +5,16 @@ container a layer has, the returned record says. ONNX has no codes for −½, so
 is stored as the codes ±1 with scale s. Activations have 8-bit codes; of fewer bits, they are
 clipped to their range first. QuantizeLinear adds the zero point after rounding, our grids before
 it: the two differ only where a value lies exactly between two codes and the zero point is odd.
+
+An integer kernel adds the bias as 32-bit codes whose step is the product of the scales of weight
+and input. A channel whose weights are next to nothing beside its bias gets a scale at which these
+codes hold it, or the bias would be cut off.
 """
 
 import copy
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +28,7 @@ from engine.results import BitPlan, OnnxExport, OnnxLayer
 OPSET = 21  # the first with 4-bit codes
 CONTAINERS = {"INT4": (-8, 7), "UINT4": (0, 15), "INT8": (-128, 127), "UINT8": (0, 255)}
 CODES = "codes"  # what the buffer of a weight's codes is called
+MOST_BIAS = 2.0**30  # in steps of its codes; half of what 32 bits hold
 
 
 def export_onnx(model: nn.Module, path: str | Path, images: Tensor) -> OnnxExport:
@@ -94,6 +100,8 @@ class _Codes(nn.Module):
 def _store_codes(model: nn.Module) -> dict[str, OnnxLayer]:
     """Put codes in place of every quantized weight; the records, by the codes' buffer."""
     layers: dict[str, OnnxLayer] = {}
+    scales = [m.grid.scale for m in model.modules() if isinstance(m, QuantizedActivation)]
+    finest = torch.stack(scales).min() if scales else None
     for owner, module in list(model.named_modules()):
         if not parametrize.is_parametrized(module):
             continue
@@ -101,18 +109,37 @@ def _store_codes(model: nn.Module) -> dict[str, OnnxLayer]:
             if not isinstance(chain[0], QuantizedWeight):
                 continue
             name = owner if attribute == "weight" else f"{owner}.{attribute}".lstrip(".")
-            stored, container = _stored(name, chain[0], chain.original.detach())
+            steps = None
+            if finest is not None and isinstance(getattr(module, "bias", None), Tensor):
+                steps = module.bias.detach().abs() / (MOST_BIAS * finest)  # type: ignore[union-attr, operator]
+            stored, container = _stored(name, chain[0], chain.original.detach(), steps)
             bits = chain[0].bits
             chain[0] = stored
             place = f"{owner}.parametrizations.{attribute}.0.".lstrip(".")
-            layers[place] = OnnxLayer(name, bits, container)
+            layers[place] = OnnxLayer(name, bits, container, place + CODES)
     return layers
 
 
-def _stored(name: str, quantized: QuantizedWeight, weight: Tensor) -> tuple[_Codes, str]:
-    """The codes of a weight, and the container that is theirs."""
+def _stored(
+    name: str, quantized: QuantizedWeight, weight: Tensor, least: Tensor | None
+) -> tuple[_Codes, str]:
+    """The codes of a weight, and the container that is theirs.
+
+    Args:
+        name: Of the layer.
+        quantized: Its grid.
+        weight: As it is stored.
+        least: [channels], that the scale of each must be for the codes of its bias, if any.
+    """
     grid, channels = quantized.grid, quantized.channels
-    codes = channels.weight(grid.codes(channels.rows(weight)), weight.shape)
+    rows = grid.codes(channels.rows(weight))
+    if least is not None:
+        needed = least.unsqueeze(1) if len(grid.scale) > 1 else least.max().reshape(1, 1)
+        wider = torch.maximum(grid.scale, needed)
+        rows = (rows - grid.zero_point) * (grid.scale / wider) + grid.zero_point
+        rows = rows.round().clamp(grid.low, grid.high)
+        grid = replace(grid, scale=wider)
+    codes = channels.weight(rows, weight.shape)
     scale, zero_point = grid.scale.flatten(), grid.zero_point.flatten()
     if bool((zero_point == -0.5).all()):  # s · (c + ½) = s/2 · (2c + 1)
         codes, scale, zero_point = 2 * codes + 1, scale / 2, torch.zeros_like(scale)

@@ -22,6 +22,7 @@ DEVIATIONS = float(ndtri(0.5 + CONFIDENCE / 2))  # either side of a normal mean
 BIT_WIDTHS = range(1, 9)  # what a layer may be quantized to
 BELOW_ERROR = "trace below its error: Ω uses the error instead"
 METRIC_NAMES = {"mAP": "mAP@[.5:.95]"}  # in full, where they have such a name
+KERNELS = ("integer kernel", "dequantized float", "not supported")  # how ONNX Runtime runs a layer
 PACKAGES = ("hawq-viz", "numpy", "torch", "torchvision")
 
 
@@ -263,6 +264,7 @@ class OnnxLayer:
     name: str
     bits: int  # of the plan
     container: str  # INT4, UINT4, INT8 or UINT8
+    tensor: str  # name of its codes in the file
 
     @property
     def padded(self) -> bool:
@@ -286,6 +288,34 @@ class OnnxExport:
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
         """Take back what `to_json` gave."""
         return cls(**{**fields, "layers": tuple(OnnxLayer(**x) for x in fields["layers"])})
+
+
+@dataclass(frozen=True)
+class OnnxCheck:
+    """An ONNX file as ONNX Runtime runs it, beside the network it was made from."""
+
+    runtime: str  # version of ONNX Runtime
+    onnx: Evaluation | None  # None where ONNX Runtime refuses the file
+    pytorch: Evaluation
+    largest_difference: float | None  # of an output, over all test images
+    runs_as: dict[str, str]  # of each quantized layer, one of `KERNELS`
+    refused: str  # why, in ONNX Runtime's words; empty where it runs
+
+    @property
+    def integer_share(self) -> float:
+        """The share of quantized layers that run as integer kernels."""
+        return list(self.runs_as.values()).count(KERNELS[0]) / max(1, len(self.runs_as))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain fields for a JSON file."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Take back what `to_json` gave."""
+        onnx = fields["onnx"] and Evaluation.from_json(fields["onnx"])
+        pytorch = Evaluation.from_json(fields["pytorch"])
+        return cls(**{**fields, "onnx": onnx, "pytorch": pytorch})
 
 
 def check_bits(bits: Any, argument: str) -> int:

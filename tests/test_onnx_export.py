@@ -71,10 +71,10 @@ def test_file_gives_what_the_network_gives(tmp_path: Path) -> None:
     expected = model(images())
     export = export_onnx(model, tmp_path / "net.onnx", images())
     assert export.layers == (
-        OnnxLayer("first", 8, "INT8"),
-        OnnxLayer("second", 1, "INT4"),
-        OnnxLayer("third", 3, "INT4"),
-        OnnxLayer("fc", 5, "INT8"),
+        OnnxLayer("first", 8, "INT8", "first.parametrizations.weight.0.codes"),
+        OnnxLayer("second", 1, "INT4", "second.parametrizations.weight.0.codes"),
+        OnnxLayer("third", 3, "INT4", "third.parametrizations.weight.0.codes"),
+        OnnxLayer("fc", 5, "INT8", "fc.parametrizations.weight.0.codes"),
     )
     assert [layer.padded for layer in export.layers] == [False, True, True, True]
     assert OnnxExport.from_json(json.loads(json.dumps(export.to_json()))) == export

@@ -1,0 +1,145 @@
+"""Run an ONNX file in ONNX Runtime: its metric beside PyTorch's, and how each layer really runs.
+
+Kernels are read from the graph that ONNX Runtime has optimized. Its integer kernels round what ours
+do not, the bias to a step of the product of the scales of weight and input, so that a few codes
+differ by one: outputs agree in the mean, not bit for bit.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.evaluation import evaluate
+from engine.results import KERNELS, Evaluation, FormatError, OnnxCheck, OnnxExport, Progress
+from engine.workloads import Workload
+
+INTEGER, DEQUANTIZED, REFUSED = KERNELS
+INTEGER_NODES = {
+    "ConvInteger",
+    "DynamicQuantizeMatMul",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "QGemm",
+    "QLinearConv",
+    "QLinearConvTranspose",
+    "QLinearMatMul",
+}
+ONE_PROVIDER = ["CPUExecutionProvider"]
+
+
+def check_onnx(
+    path: str | Path,
+    model: nn.Module,
+    workload: Workload,
+    export: OnnxExport,
+    *,
+    max_images: int | None = None,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+    command: str | None = None,
+) -> OnnxCheck:
+    """Compare an ONNX file, as ONNX Runtime runs it on this processor, with its network.
+
+    Args:
+        path: What `export_onnx` wrote.
+        model: The quantized network it was made from; it comes back as it was.
+        workload: Gives the test images, the loss and the metric.
+        export: What `export_onnx` returned.
+        max_images: The first so many; all by default.
+        batch_size: Images at once, as for `evaluate`.
+        progress: Told of images done, of one network after the other.
+        command: That makes the result again; composed from the workload if not given.
+
+    Raises:
+        FormatError: If the file cannot be read or is no ONNX file.
+        ValueError: If the images cannot be measured (see `evaluate`).
+    """
+    import onnxruntime
+
+    how: dict[str, Any] = {"max_images": max_images, "batch_size": batch_size}
+    how |= {"progress": progress, "command": command}
+    float_side = evaluate(model, workload, **how)
+    found: dict[str, Any] = {"runtime": onnxruntime.__version__, "pytorch": float_side}
+    with tempfile.TemporaryDirectory() as folder:
+        optimized = Path(folder) / "optimized.onnx"
+        try:
+            session = _session(Path(path), optimized)
+        except _RefusedError as error:
+            return OnnxCheck(
+                **found,
+                onnx=None,
+                largest_difference=None,
+                runs_as={layer.name: REFUSED for layer in export.layers},
+                refused=str(error),
+            )
+        runs_as = _kernels(optimized, export)
+    beside = _Beside(session, model)
+    onnx_side: Evaluation = evaluate(beside, workload, **how)
+    return OnnxCheck(
+        **found,
+        onnx=onnx_side,
+        largest_difference=beside.largest,
+        runs_as=runs_as,
+        refused="",
+    )
+
+
+class _RefusedError(Exception):
+    """ONNX Runtime has no kernel for something in a file that is otherwise right."""
+
+
+def _session(path: Path, optimized: Path) -> Any:
+    """A session on the processor, which writes the graph that it runs."""
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as states
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what is wrong comes as an exception; files of it are not moved
+    options.optimized_model_filepath = str(optimized)
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=ONE_PROVIDER)
+    except (states.NotImplemented, states.Fail, states.InvalidGraph, states.RuntimeException) as e:
+        raise _RefusedError(_reason(e)) from e
+    except (OSError, states.NoSuchFile, states.InvalidProtobuf, states.InvalidArgument) as error:
+        raise FormatError(
+            f"{path} must be an ONNX file, but ONNX Runtime cannot read it: {_reason(error)}."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200].rstrip(".")
+
+
+def _kernels(optimized: Path, export: OnnxExport) -> dict[str, str]:
+    """How each layer runs, by the nodes that read its codes in an optimized graph."""
+    import onnx
+
+    nodes = onnx.load(optimized).graph.node
+    readers: dict[str, set[str]] = {}
+    for node in nodes:
+        for name in node.input:
+            readers.setdefault(name, set()).add(node.op_type)
+    return {
+        layer.name: INTEGER if readers.get(layer.tensor, set()) & INTEGER_NODES else DEQUANTIZED
+        for layer in export.layers
+    }
+
+
+class _Beside(nn.Module):
+    """A session that is called as a network, and compared with one on every mini-batch."""
+
+    def __init__(self, session: Any, model: nn.Module) -> None:
+        super().__init__()
+        self.session, self.model = session, model
+        self.images = session.get_inputs()[0].name
+        self.largest = 0.0
+
+    def forward(self, images: Tensor) -> Tensor:
+        (outputs,) = self.session.run(None, {self.images: images.numpy()})
+        found = torch.from_numpy(outputs)
+        apart = float((found - self.model(images)).abs().max())
+        self.largest = max(self.largest, apart)
+        return found
