@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,19 @@ def test_resnet20_is_as_good_in_onnx_runtime(
     assert OnnxCheck.from_json(json.loads(json.dumps(check.to_json()))) == check
     if not activation_bits:
         assert check.largest_difference < 1e-3
+
+
+def test_a_detector_with_shared_heads_runs(tmp_path):
+    name = "retinanet-shapes"
+    detector, analysis = load_workload(name), Analysis.load(stored_analysis(name))
+    eight = {x.name: 8 for x in analysis.activations}
+    plan = replace(analysis.uniform(8), activation_bits=eight)
+    model = quantize(detector, plan, sums="integer")
+    path = tmp_path / "net.onnx"
+    export = export_onnx(model, path, detector.test[0][0][None])
+    check = check_onnx(path, model, detector, export, max_images=8)
+    assert check.onnx.value == pytest.approx(check.pytorch.value, abs=0.05)
+    assert check.integer_share > 0.9
 
 
 def test_largest_difference_is_that_of_the_outputs(workload, tmp_path):
