@@ -34,12 +34,13 @@ from engine.models.inception_cifar import inception_cifar
 from engine.models.resnet_cifar import resnet20
 from engine.models.retinanet import SHAPES_ANCHORS, retinanet_shapes
 from engine.models.squeezenext import squeezenext_cifar
+from engine.workloads import load_workload, workload_names
 
 FOLDER = Path(__file__).parent
 LOG_TAIL = 10  # epochs of the log kept in the card
 MORE = ("more_epochs", "more_learning_rate")  # of a recipe: its second cosine
 
-Recipe = dict[str, float]
+Recipe = dict[str, Any]
 
 
 class Task(Protocol):
@@ -193,6 +194,27 @@ def first_cosine(recipe: Recipe) -> Recipe:
     return {key: value for key, value in recipe.items() if key not in MORE}
 
 
+class Teacher:
+    """A trained classifier whose answers are learned from too.
+
+    Hinton et al., "Distilling the Knowledge in a Neural Network", 2015: beside the loss of the
+    labels stands T² times the divergence from the teacher's softmax at temperature T.
+    """
+
+    def __init__(self, recipe: Recipe, fused: bool) -> None:
+        model = load_workload(recipe["teacher"]).model.to(memory_format=torch.channels_last)
+        self.model = torch.compile(model) if fused else model
+        self.share, self.temperature = recipe["teacher_share"], recipe["temperature"]
+
+    def blended(self, loss: Tensor, logits: Tensor, images: Tensor) -> Tensor:
+        """The loss of the labels, and the teacher's share beside it."""
+        with torch.no_grad():
+            answers = F.log_softmax(self.model(images) / self.temperature, 1)
+        own = F.log_softmax(logits / self.temperature, 1)
+        apart = F.kl_div(own, answers, reduction="batchmean", log_target=True)
+        return (1 - self.share) * loss + self.share * self.temperature**2 * apart
+
+
 def train(
     name: str, recipe: Recipe, seed: int, folder: Path, command: str, fused: bool = False
 ) -> None:
@@ -206,6 +228,7 @@ def train(
     model = build().to(memory_format=torch.channels_last)
     optimizer = task.optimizer(model, recipe)
     network = torch.compile(model) if fused else model
+    teacher = Teacher(recipe, fused) if "teacher" in recipe else None
     checkpoint_file, log = folder / f"{name}.checkpoint.pt", []
     if checkpoint_file.exists():
         checkpoint = torch.load(checkpoint_file, weights_only=True)
@@ -228,7 +251,10 @@ def train(
                 epoch * steps_an_epoch + i, steps_an_epoch, recipe
             )
             images, targets = task.batch(indices, generator)
-            loss = task.loss(network(images), targets)
+            outputs = network(images)
+            loss = task.loss(outputs, targets)
+            if teacher is not None:
+                loss = teacher.blended(loss, outputs, images)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -285,6 +311,9 @@ def main() -> None:
     parser.add_argument("--warmup-epochs", type=float, default=3)
     parser.add_argument("--more-epochs", type=int, default=0, help="of a second cosine")
     parser.add_argument("--more-learning-rate", type=float, default=0.0, help="its peak")
+    parser.add_argument("--teacher", choices=workload_names(), help="classifier to learn from too")
+    parser.add_argument("--teacher-share", type=float, help="of the loss, in 0…1")
+    parser.add_argument("--temperature", type=float, help="of both softmaxes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the network goes")
     parser.add_argument(
@@ -300,9 +329,16 @@ def main() -> None:
             "--more-epochs and --more-learning-rate must be given together, both above 0, got "
             f"{more[0]} and {more[1]}."
         )
+    taught = tuple(arguments[key] for key in ("teacher", "teacher_share", "temperature"))
+    if None in taught and taught != (None,) * 3:
+        parser.error(
+            "--teacher, --teacher-share and --temperature must be given together, got "
+            f"{taught[0]}, {taught[1]} and {taught[2]}."
+        )
     name, seed, folder, fused = (arguments.pop(key) for key in ("name", "seed", "folder", "fused"))
     defaults = NETWORKS[name][1].defaults
     recipe = {key: defaults.get(key) if x is None else x for key, x in arguments.items()}
+    recipe = {key: value for key, value in recipe.items() if value is not None}
     command = shlex.join(["python", "sample_models/train.py", *sys.argv[1:]])
     train(name, recipe, seed, folder, command, fused)
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from engine.datasets.shapes import Shapes
+from engine.workloads import load_workload
 
 NAME = "retinanet-shapes"
 RECIPE = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "weight_decay": 1e-2}
@@ -104,3 +105,27 @@ def test_a_second_cosine_needs_its_length_and_its_peak(script, monkeypatch, caps
         script.main()
     said = "--more-epochs and --more-learning-rate must be given together, both above 0, got "
     assert f"{said}{got}." in capsys.readouterr().err
+
+
+def test_a_teacher_has_its_share_of_the_loss(script):
+    recipe = {"teacher": "resnet20-cifar10", "teacher_share": 0.7, "temperature": 4.0}
+    teacher = script.Teacher(recipe, fused=False)
+    generator = torch.Generator().manual_seed(0)
+    images, logits = (
+        torch.randn(shape, generator=generator) for shape in ((5, 3, 32, 32), (5, 10))
+    )
+    taught = torch.softmax(load_workload("resnet20-cifar10").model(images).double() / 4, 1)
+    apart = taught * (taught.log() - torch.log_softmax(logits.double() / 4, 1))
+    expected = 0.3 * 2.0 + 0.7 * 16 * float(apart.sum(1).mean())
+    blended = teacher.blended(torch.tensor(2.0), logits, images)
+    assert float(blended) == pytest.approx(expected, rel=1e-5)
+    assert not blended.requires_grad
+
+
+def test_a_teacher_needs_its_share_and_temperature(script, monkeypatch, capsys):
+    given = ["--teacher", "resnet20-cifar10", "--temperature", "4"]
+    monkeypatch.setattr(script.sys, "argv", ["train.py", NAME, *given])
+    with pytest.raises(SystemExit):
+        script.main()
+    said = "--teacher, --teacher-share and --temperature must be given together, got "
+    assert f"{said}resnet20-cifar10, None and 4.0." in " ".join(capsys.readouterr().err.split())
