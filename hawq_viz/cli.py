@@ -13,7 +13,7 @@ from engine.jobs.launching import ANALYZE_OPTIONS, FINETUNE_OPTIONS, QUANTIZER_O
 from engine.recipe import ACTIVATION_RANGES, BATCH_NORMS, OPTIMIZERS, STEP_SIZES, Recipe
 from engine.results import BitPlan, Evaluation, FormatError
 from engine.workloads import DATA, stored_analysis, workload_names
-from hawq_viz import frontier_cli, networks, runs_cli
+from hawq_viz import export_cli, frontier_cli, networks, runs_cli
 from hawq_viz.terminal import (
     BAD_USAGE,
     DONE,
@@ -315,6 +315,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_json(scoring)
 
     runs_cli.add_runs(commands, EXIT_CODES)
+
+    telling = command(export_cli.report, "write a run's report, one file for a browser")
+    export_cli.add_report_options(telling)
+    _add_json(telling)
     return parser
 
 
