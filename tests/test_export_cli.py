@@ -2,27 +2,16 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
-from made_up import LAYERS, made_up_activations, made_up_analysis
+from made_up import LAYERS, made_up_analysis
 from made_up_runs import result, tuning_run, whole, write_run
+from reported import ANALYSIS, PLAN
+from reported import stored as stored  # a fixture
 
-import hawq_viz.report
 from hawq_viz import cli
 from hawq_viz.viewmodels import measured
 from hawq_viz.viewmodels.plans import summarize
-
-ANALYSIS = made_up_activations(made_up_analysis())
-PLAN = ANALYSIS.frontier("bops").within(ANALYSIS.uniform(4, 4).costs["bops"])
-
-
-@pytest.fixture
-def stored(tmp_path, monkeypatch) -> Path:
-    path = tmp_path / "stored.analysis.json"
-    ANALYSIS.save(path)
-    monkeypatch.setattr(hawq_viz.report, "stored_analysis", lambda _: path)
-    return path
 
 
 def run(capsys, *arguments: object) -> tuple[int, str, str]:

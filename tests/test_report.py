@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up import LAYERS, made_up_activations, made_up_analysis
+from made_up import LAYERS, made_up_analysis
 from made_up_runs import WORKLOAD, result, tuning_run, whole, write_run
 from playwright.sync_api import sync_playwright
+from reported import ANALYSIS, PLAN
+from reported import stored as stored  # a fixture
 
 import hawq_viz.report
 from engine import jobs
@@ -26,18 +28,7 @@ from hawq_viz.report import analysis_of, report
 from hawq_viz.viewmodels import export, measured, plans
 from hawq_viz.viewmodels.plans import summarize
 
-ANALYSIS = made_up_activations(made_up_analysis())
-PLAN = ANALYSIS.frontier("bops").within(ANALYSIS.uniform(4, 4).costs["bops"])
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&"
-
-
-@pytest.fixture
-def stored(tmp_path, monkeypatch) -> Path:
-    """A made-up analysis in place of the one that comes along."""
-    path = tmp_path / "stored.analysis.json"
-    ANALYSIS.save(path)
-    monkeypatch.setattr(hawq_viz.report, "stored_analysis", lambda _: path)
-    return path
 
 
 class Read(HTMLParser):
