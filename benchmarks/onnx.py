@@ -22,9 +22,9 @@ from setting import print_setting, verdict
 
 sys.path.remove(str(Path(__file__).parent))  # where `import onnx` would find this file
 
+import onnx
 import onnxruntime
 import torch
-from torch import nn
 
 from engine import (
     Analysis,
@@ -37,7 +37,8 @@ from engine import (
 )
 from engine.activations import find_activations
 from engine.layers import find_layers, fold_batch_norm
-from engine.onnx_export import OPSET
+from engine.onnx_check import PROVIDERS
+from engine.onnx_export import traced
 from engine.workloads import example_image, stored_analysis
 
 NAME = "resnet20-cifar10"
@@ -57,7 +58,9 @@ def accuracy(folder: Path, data: str) -> None:
     weights = {"W8": analysis.uniform(8), "W4": four, f"W{mixed.summary.replace(' ', ',')}": mixed}
     print(f"{NAME}, {len(workload.test):,} test images, top-1")  # type: ignore[arg-type]
     print(f"  {'ONNX':>7} {'PyTorch':>8} {'apart':>7} {'largest':>8} {'integer':>8} {'KiB':>6}")
-    met = True
+    met, example = True, example_image(workload.test)
+    layers = find_layers(workload.model, example)
+    convolutions = [layer.name for layer in layers if layer.kind == "conv2d"]
     for name, plan in weights.items():
         for label, bits, sums in (
             ("weights only", {}, "float"),
@@ -66,12 +69,10 @@ def accuracy(folder: Path, data: str) -> None:
         ):
             model = quantize(workload, replace(plan, activation_bits=bits), sums=sums)
             file = folder / "net.onnx"
-            export = export_onnx(model, file, example_image(workload.test))
+            export = export_onnx(model, file, example)
             check = check_onnx(file, model, workload, export)
             assert check.onnx is not None, check.refused
             apart = check.onnx.value - check.pytorch.value
-            layers = find_layers(workload.model, example_image(workload.test))
-            convolutions = [layer.name for layer in layers if layer.kind == "conv2d"]
             integer = [check.runs_as[x] == "integer kernel" for x in convolutions]
             print(
                 f"  {check.onnx.value:7.2%} {check.pytorch.value:8.2%} {apart:+7.2%} "
@@ -94,7 +95,7 @@ def files_of(workload: Workload, folder: Path) -> dict[str, Path]:
     names = [layer.name for layer in find_layers(folded, example)]
     activations = {x.name: ACTIVATIONS for x in find_activations(folded, example).found}
     files = {"float": folder / "float.onnx"}
-    _write_float(folded, files["float"], example)
+    onnx.save(traced(folded, example), files["float"])
     for label, bits, sums in (
         ("W8A8", 8, "float"),
         ("W8A8, sums integer", 8, "integer"),
@@ -103,23 +104,9 @@ def files_of(workload: Workload, folder: Path) -> dict[str, Path]:
         weight_bits = dict.fromkeys(names, bits)
         plan = BitPlan(workload.name, weight_bits, 0.0, 0.0, activation_bits=activations)
         model = quantize(workload, plan, sums=sums)
-        files[label] = folder / f"{label.replace(', ', ' ').replace(' ', '_')}.onnx"
+        files[label] = folder / f"{len(files)}.onnx"
         export_onnx(model, files[label], example)
     return files
-
-
-def _write_float(model: nn.Module, file: Path, example: torch.Tensor) -> None:
-    program = torch.onnx.export(
-        model,
-        (torch.cat([example] * 2),),
-        dynamo=True,
-        opset_version=OPSET,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        input_names=["images"],
-        verbose=False,
-    )
-    assert program is not None
-    program.save(str(file))
 
 
 def speed(title: str, files: Mapping[str, Path], example: torch.Tensor, rounds: int) -> None:
@@ -127,7 +114,7 @@ def speed(title: str, files: Mapping[str, Path], example: torch.Tensor, rounds: 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     sessions = {
-        name: onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        name: onnxruntime.InferenceSession(path, options, providers=PROVIDERS)
         for name, path in files.items()
     }
     print(f"{title}: ONNX Runtime {onnxruntime.__version__} on the processor, {rounds} rounds")
@@ -167,14 +154,9 @@ def main() -> None:
         if arguments.part != "speed":
             accuracy(Path(folder), arguments.data)
         if arguments.part != "accuracy":
-            for title, workload in (
-                (NAME, load_workload(NAME)),
-                ("torchvision's resnet50, 224²", resnet50_224()),
-            ):
-                own = Path(folder) / title.partition("'")[0]
-                own.mkdir()
-                files, example = files_of(workload, own), example_image(workload.test)
-                speed(title, files, example, arguments.rounds)
+            for workload in (load_workload(NAME), resnet50_224()):
+                files = files_of(workload, Path(folder))
+                speed(workload.name, files, example_image(workload.test), arguments.rounds)
 
 
 if __name__ == "__main__":

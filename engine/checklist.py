@@ -20,6 +20,7 @@ from engine.exactness import PRODUCTS, bending
 from engine.layers import Layer, evaluation_mode, find_layers, place_of, skipped_weights
 from engine.losses import check_loss_is_mean
 from engine.probes import Loss, loss_function
+from engine.results import in_short
 from engine.workloads import Workload
 
 aten = torch.ops.aten
@@ -298,7 +299,7 @@ def _slopes(model: nn.Module, layers: Sequence[Layer], outputs: Tensor) -> Itera
                 else [None] * len(weights)
             )
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = in_short(error)
         yield _problem(
             "backward pass",
             f"It fails ({reason}), and traces come from it: use functions that have a gradient, "

@@ -34,7 +34,7 @@ from engine.layers import fold_batch_norm
 from engine.probes import loss_function, outputs_of
 from engine.quantized import quantize
 from engine.recipe import Recipe
-from engine.results import BitPlan, Evaluation, FormatError
+from engine.results import BitPlan, Evaluation, FormatError, in_short
 from engine.trainable import (
     LiveNorm,
     TrainedActivation,
@@ -391,7 +391,7 @@ class _Training:
             state = torch.load(file, weights_only=True)
             identity = dict(state["identity"])
         except Exception as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = in_short(error)
             raise FormatError(
                 f"{file} must be a checkpoint of a fine-tuning, but cannot be read ({reason}): "
                 "delete it to begin anew."

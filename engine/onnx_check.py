@@ -6,6 +6,7 @@ differ by one: outputs agree in the mean, not bit for bit.
 """
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.evaluation import evaluate
-from engine.results import KERNELS, Evaluation, FormatError, OnnxCheck, OnnxExport, Progress
+from engine.results import KERNELS, FormatError, OnnxCheck, OnnxExport, Progress, in_short
 from engine.workloads import Workload
 
 INTEGER, DEQUANTIZED, REFUSED = KERNELS
@@ -27,7 +28,7 @@ INTEGER_NODES = {
     "QLinearConvTranspose",
     "QLinearMatMul",
 }
-ONE_PROVIDER = ["CPUExecutionProvider"]
+PROVIDERS = ["CPUExecutionProvider"]
 
 
 def check_onnx(
@@ -59,58 +60,55 @@ def check_onnx(
     """
     import onnxruntime
 
-    how: dict[str, Any] = {"max_images": max_images, "batch_size": batch_size}
-    how |= {"progress": progress, "command": command}
-    float_side = evaluate(model, workload, **how)
-    found: dict[str, Any] = {"runtime": onnxruntime.__version__, "pytorch": float_side}
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder) / "optimized.onnx"
-        try:
-            session = _session(Path(path), optimized)
-        except _RefusedError as error:
-            return OnnxCheck(
-                **found,
-                onnx=None,
-                largest_difference=None,
-                runs_as={layer.name: REFUSED for layer in export.layers},
-                refused=str(error),
-            )
-        runs_as = _kernels(optimized, export)
-    beside = _Beside(session, model)
-    onnx_side: Evaluation = evaluate(beside, workload, **how)
+        session, refused = _session(Path(path), optimized)
+        if session is None:
+            runs_as = {layer.name: REFUSED for layer in export.layers}
+        else:
+            runs_as = _kernels(optimized, export)
+    measured = partial(
+        evaluate,
+        workload=workload,
+        max_images=max_images,
+        batch_size=batch_size,
+        progress=progress,
+        command=command,
+    )
+    onnx, largest = None, None
+    if session is not None:
+        beside = _Beside(session, model)
+        onnx, largest = measured(beside), beside.largest
     return OnnxCheck(
-        **found,
-        onnx=onnx_side,
-        largest_difference=beside.largest,
+        runtime=onnxruntime.__version__,
+        onnx=onnx,
+        pytorch=measured(model),
+        largest_difference=largest,
         runs_as=runs_as,
-        refused="",
+        refused=refused,
     )
 
 
-class _RefusedError(Exception):
-    """ONNX Runtime has no kernel for something in a file that is otherwise right."""
+def _session(path: Path, optimized: Path) -> tuple[Any, str]:
+    """A session on the processor, which writes the graph that it runs.
 
-
-def _session(path: Path, optimized: Path) -> Any:
-    """A session on the processor, which writes the graph that it runs."""
+    Where there is no kernel for something in a file that is otherwise right: None, and why.
+    """
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as states
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what is wrong comes as an exception; files of it are not moved
+    options.log_severity_level = 4  # what is wrong comes as an exception
     options.optimized_model_filepath = str(optimized)
     try:
-        return onnxruntime.InferenceSession(path, options, providers=ONE_PROVIDER)
+        return onnxruntime.InferenceSession(path, options, providers=PROVIDERS), ""
     except (states.NotImplemented, states.Fail, states.InvalidGraph, states.RuntimeException) as e:
-        raise _RefusedError(_reason(e)) from e
+        return None, in_short(e).rstrip(".")
     except (OSError, states.NoSuchFile, states.InvalidProtobuf, states.InvalidArgument) as error:
         raise FormatError(
-            f"{path} must be an ONNX file, but ONNX Runtime cannot read it: {_reason(error)}."
+            f"{path} must be an ONNX file, but ONNX Runtime cannot read it: "
+            f"{in_short(error).rstrip('.')}."
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200].rstrip(".")
 
 
 def _kernels(optimized: Path, export: OnnxExport) -> dict[str, str]:

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from engine.quantized import plan_of
 from engine.quantizers import QuantizedActivation, QuantizedWeight
-from engine.results import BitPlan, OnnxExport, OnnxLayer
+from engine.results import OnnxExport, OnnxLayer, in_short
 
 OPSET = 21  # the first with 4-bit codes
 CONTAINERS = {"INT4": (-8, 7), "UINT4": (0, 15), "INT8": (-128, 127), "UINT8": (0, 255)}
@@ -48,22 +49,19 @@ def export_onnx(model: nn.Module, path: str | Path, images: Tensor) -> OnnxExpor
     """
     import onnx
 
-    if not isinstance(getattr(model, "plan", None), BitPlan):
-        raise ValueError(
-            f"model must be one that quantize returned, got {type(model).__name__} without a plan."
-        )
+    plan_of(model)  # or it is no quantized one
     made = copy.deepcopy(model).eval()
     layers = _store_codes(made)
     for name, module in made.named_modules():
         if isinstance(module, QuantizedActivation):
             module.forward = _in_onnx(name, module)  # type: ignore[method-assign, assignment]
     try:
-        file = _exported(made, images)
+        file = traced(made, images)
         _shrink(file.graph, layers)
         onnx.checker.check_model(file, full_check=True)
     except Exception as error:
         cause = error.__cause__ or error  # the exporter's own text says only which step failed
-        reason = " ".join(str(cause).split())[:200].rstrip(".")
+        reason = in_short(cause).rstrip(".")
         raise ValueError(
             f"model must be one that torch.onnx can export, got {type(model).__name__}: {reason}."
         ) from error
@@ -192,8 +190,13 @@ def _in_onnx(name: str, module: QuantizedActivation) -> Callable[[Tensor], Tenso
     return rounded
 
 
-def _exported(model: nn.Module, images: Tensor) -> Any:
-    """The network as torch.onnx writes it; two images, as one would become a constant."""
+def traced(model: nn.Module, images: Tensor) -> Any:
+    """A network as torch.onnx writes it, for any number of images.
+
+    Args:
+        model: In eval mode.
+        images: [N, ...]; the first is taken twice, as one alone would become a constant.
+    """
     pair = torch.cat([images[:1]] * 2)
     with torch.no_grad():
         program = torch.onnx.export(

@@ -16,7 +16,7 @@ from engine.layers import Layer, find_layers, fold_batch_norm
 from engine.placements import SUMS, Placement, attach_quantizers, fitted, place, unfitted
 from engine.quantizers import RANGES, Grid, Quantizer
 from engine.quantizers import QuantizedWeight as QuantizedWeight
-from engine.results import BitPlan, FormatError, Progress
+from engine.results import BitPlan, FormatError, Progress, in_short
 from engine.rounding import IMAGES, ROUNDINGS, draw_images, learn_rounding
 from engine.workloads import Workload, example_image
 
@@ -267,14 +267,23 @@ def _owners(model: nn.Module, weight: nn.Parameter) -> list[tuple[nn.Module, str
     ]
 
 
-def save_quantized(model: nn.Module, folder: str | Path) -> None:
-    """Write a quantized network's plan and state (weights, scales, zero points) into a folder."""
+def plan_of(model: nn.Module) -> BitPlan:
+    """What was done to a quantized network.
+
+    Raises:
+        ValueError: If it is none.
+    """
     plan = getattr(model, "plan", None)
     if not isinstance(plan, BitPlan):
         raise ValueError(
             f"model must be one that quantize returned, got {type(model).__name__} without a plan."
         )
-    folder = Path(folder)
+    return plan
+
+
+def save_quantized(model: nn.Module, folder: str | Path) -> None:
+    """Write a quantized network's plan and state (weights, scales, zero points) into a folder."""
+    plan, folder = plan_of(model), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     plan.save(folder / PLAN_FILE)
     state = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
@@ -298,7 +307,7 @@ def load_quantized(workload: Workload, folder: str | Path) -> nn.Module:
                 model.get_submodule(owner).bias = nn.Parameter(torch.empty_like(value))
         model.load_state_dict(state)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200].rstrip(".")
+        reason = in_short(error).rstrip(".")
         raise FormatError(
             f"{file} must hold the quantized {workload.name}, but {reason}."
         ) from error

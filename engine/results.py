@@ -329,6 +329,11 @@ def check_bits(bits: Any, argument: str) -> int:
     return bits
 
 
+def in_short(error: BaseException) -> str:
+    """What another library says went wrong, on one line of 200 letters at most."""
+    return " ".join(str(error).split())[:200]
+
+
 class reading:  # noqa: N801 — reads as a statement: `with reading(path, "plan"):`
     """Turn what a wrong field raises into a FormatError that names the file."""
 

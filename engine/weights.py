@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engine.datasets.cifar10 import data_folder
-from engine.results import FormatError
+from engine.results import FormatError, in_short
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 NAMED = 3  # names that an error lists, of each kind
@@ -45,7 +45,7 @@ def load_weights(
             "safetensors, or with torch.save(model.state_dict(), …)."
         ) from error
     except Exception as error:  # whatever a foreign reader raises
-        reason = " ".join(str(error).split())[:200]
+        reason = in_short(error)
         raise FormatError(f"{expected}, but {reason}.") from error
     if ignored:
         found = {name: value for name, value in found.items() if not name.startswith(ignored)}
@@ -83,7 +83,7 @@ def weights_file(name: str, fits: str, url: str = "") -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(published), checksum and checksum[1])
     except Exception as error:  # whatever a network raises
-        reason = " ".join(str(error).split())[:200]
+        reason = in_short(error)
         raise FormatError(
             f"weights of {name} could not be fetched ({reason}): put {url} into {folder}, "
             f"or another state dict of {fits} as {own}."

@@ -164,13 +164,12 @@ def _measured(run: jobs.RunView) -> list[Html]:
         chart(
             finetune.accuracy([course]),
             training_words.accuracy_alt([course]),
-            "Thick: a fixed part of the test images, with its 95 % interval. Thin: training images "
-            "held back; they alone choose the ★ step, which is kept.",
+            training_words.READ_ACCURACY,
         ),
         chart(
             finetune.loss([course]),
             training_words.loss_alt([course]),
-            "Thin: each mini-batch. Thick: their running average.",
+            training_words.READ_LOSS,
         ),
         folded(
             "The numbers as a table",
@@ -273,8 +272,7 @@ def _sensitivities(analysis: Analysis) -> list[Html]:
         chart(
             sensitivity.traces(analysis),
             analyses.traces_alt(analysis),
-            "Higher means that a small change of one weight raises the loss more. Bars are 95 % "
-            "intervals; layers whose bars overlap may change places.",
+            analyses.READ_TRACES,
         ),
         folded("The traces as a table", table(analyses.trace_table(analysis), "Average traces")),
         chart(

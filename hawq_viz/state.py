@@ -29,7 +29,7 @@ STUDIES = 16  # kept in memory
 TABLES = 16  # of latencies, likewise
 LEAST, MOST = 1e-6, 1e18  # that a budget may be, whatever its unit
 UNDOS = 50
-LOOK = ":material/search:"
+SENSITIVITY = "../pages/sensitivity.py"
 SECONDS_UNSEEN = 1.0  # after a script run, that a browser may take to see the URL it changed
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,120}")
 BITS = re.compile(r"[1-8]{1,1000}")
@@ -300,7 +300,7 @@ def require_analysis(form_above: bool = False) -> Analysis:
                 st.info(f"{missing}: “New analysis”, above, is the way.")
             else:
                 st.info(f"{missing}.")
-                st.page_link("../pages/sensitivity.py", label="Analyse it", icon=LOOK)
+                st.page_link(SENSITIVITY, label="Analyse it", icon=":material/search:")
             st.stop()
         return _analysis(*_content(path))
     except ValueError as error:

@@ -33,10 +33,7 @@ with weights:
         key="traces",
         group="layers",
         alt=analyses.traces_alt(analysis),
-        how_to_read=(
-            "Higher means that a small change of one weight raises the loss more. Bars are 95 % "
-            "intervals; layers whose bars overlap may change places."
-        ),
+        how_to_read=analyses.READ_TRACES,
         table=analyses.trace_table(analysis),
     )
     chart(

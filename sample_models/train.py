@@ -337,8 +337,7 @@ def main() -> None:
         )
     name, seed, folder, fused = (arguments.pop(key) for key in ("name", "seed", "folder", "fused"))
     defaults = NETWORKS[name][1].defaults
-    recipe = {key: defaults.get(key) if x is None else x for key, x in arguments.items()}
-    recipe = {key: value for key, value in recipe.items() if value is not None}
+    recipe = defaults | {key: x for key, x in arguments.items() if x is not None}
     command = shlex.join(["python", "sample_models/train.py", *sys.argv[1:]])
     train(name, recipe, seed, folder, command, fused)
 

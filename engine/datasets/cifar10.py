@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from engine.datasets.images import LabelledImages, read_labels, stack_of
-from engine.results import FormatError
+from engine.results import FormatError, in_short
 
 CHANNEL_MEAN = (0.4914, 0.4822, 0.4465)  # of the training images, pixels in 0…1
 CHANNEL_STD = (0.2470, 0.2435, 0.2616)
@@ -130,7 +130,7 @@ def _fetch(folder: Path, stored: Path) -> None:
         try:
             train, test = read(folder)
         except Exception as error:  # whatever a network or a foreign loader raises
-            failures.append(f"{way}: {' '.join(str(error).split())[:200]}")
+            failures.append(f"{way}: {in_short(error)}")
             continue
         arrays = dict(zip(("train_images", "train_labels"), train, strict=True))
         arrays |= dict(zip(("test_images", "test_labels"), test, strict=True))

@@ -20,10 +20,7 @@ def training_charts(seen: Sequence[jobs.RunView]) -> None:
             finetune.accuracy(courses),
             key="live_accuracy",
             alt=training.accuracy_alt(courses),
-            how_to_read=(
-                "Thick: a fixed part of the test images, with its 95 % interval. Thin: training "
-                "images held back; they alone choose the ★ step, which is kept."
-            ),
+            how_to_read=training.READ_ACCURACY,
             table=training.measurement_table(courses),
         )
     with right:
@@ -31,7 +28,7 @@ def training_charts(seen: Sequence[jobs.RunView]) -> None:
             finetune.loss(courses),
             key="live_loss",
             alt=training.loss_alt(courses),
-            how_to_read="Thin: each mini-batch. Thick: their running average.",
+            how_to_read=training.READ_LOSS,
             table=training.loss_table(courses),
         )
 

@@ -23,6 +23,10 @@ STOPPED = {
     "images": "every image had been used once",
     "time": "the time allowed was up",
 }
+READ_TRACES = (  # how to read their chart
+    "Higher means that a small change of one weight raises the loss more. Bars are 95 % "
+    "intervals; layers whose bars overlap may change places."
+)
 
 
 def exactness(analysis: Analysis) -> str:

@@ -43,6 +43,11 @@ STOPPED = {
     "steps": "all steps were done",
     "diverged": "the loss diverged",
 }
+READ_ACCURACY = (  # how to read the charts
+    "Thick: a fixed part of the test images, with its 95 % interval. Thin: training images held "
+    "back; they alone choose the ★ step, which is kept."
+)
+READ_LOSS = "Thin: each mini-batch. Thick: their running average."
 
 
 def usual(name: str) -> str:
