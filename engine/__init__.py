@@ -30,6 +30,9 @@ recipe        the settings of a fine-tuning
 batches       which images a training sees, and when
 trainable     gradients through the rounding
 finetuning    train a quantized network, resumably: `finetune`
+packing       codes of 1 to 8 bits as dense bytes
+unpacking     what a packed file holds, checked
+packed        a file as small as the plan says: `export_packed`, `load_packed`
 onnx_export   a file for ONNX Runtime: `export_onnx`
 onnx_check    what ONNX Runtime makes of it: `check_onnx`
 jobs          long work in processes of its own, one directory a run
@@ -48,6 +51,8 @@ if TYPE_CHECKING:
     from engine.latency import LatencyTable as LatencyTable
     from engine.onnx_check import check_onnx as check_onnx
     from engine.onnx_export import export_onnx as export_onnx
+    from engine.packed import export_packed as export_packed
+    from engine.packed import load_packed as load_packed
     from engine.perturbation import analyze as analyze
     from engine.quantized import load_quantized as load_quantized
     from engine.quantized import quantize as quantize
@@ -57,6 +62,7 @@ if TYPE_CHECKING:
     from engine.results import Evaluation as Evaluation
     from engine.results import FormatError as FormatError
     from engine.results import TraceEstimate as TraceEstimate
+    from engine.unpacking import packed_sizes as packed_sizes
     from engine.workloads import Workload as Workload
     from engine.workloads import load_workload as load_workload
     from engine.workloads import workload_names as workload_names
@@ -77,9 +83,12 @@ _NAMES = {
     "check_onnx": "onnx_check",
     "evaluate": "evaluation",
     "export_onnx": "onnx_export",
+    "export_packed": "packed",
     "finetune": "finetuning",
+    "load_packed": "packed",
     "load_quantized": "quantized",
     "load_workload": "workloads",
+    "packed_sizes": "unpacking",
     "pareto_frontier": "frontier",
     "quantize": "quantized",
     "save_quantized": "quantized",

@@ -156,9 +156,9 @@ def attach(model: nn.Module, modules: Mapping[str, nn.Module], found: Sequence[A
     _hook(model, {a.sites: modules[a.name] for a in found if a.name in modules})
 
 
-def attach_at(model: nn.Module, modules: Mapping[Site, nn.Module]) -> None:
+def attach_at(model: nn.Module, modules: Mapping[tuple[Site, ...], nn.Module]) -> None:
     """Pass the tensors of some sites through modules for good; the caller registers these."""
-    _hook(model, {(site,): module for site, module in modules.items()})
+    _hook(model, modules)
 
 
 def attached(model: nn.Module) -> dict[str, nn.Module]:
@@ -168,6 +168,20 @@ def attached(model: nn.Module) -> dict[str, nn.Module]:
         for name, module in model.named_modules()
         if name.endswith(CHILD)
     }
+
+
+def sites_of(model: nn.Module) -> dict[nn.Module, tuple[Site, ...]]:
+    """Where a network passes tensors through the modules that were attached to it."""
+    found: dict[Any, list[Site]] = {}
+    for name, module in model.named_modules():
+        sides = {"input": module._forward_pre_hooks, "output": module._forward_hooks}
+        for side, hooks in sides.items():
+            for tap in hooks.values():
+                functions = tap.functions if isinstance(tap, _Tap) else {}
+                for call, function in functions.items():
+                    own = function.function if isinstance(function, _Shared) else function
+                    found.setdefault(own, []).append(Site(name, side, call))
+    return {module: tuple(sites) for module, sites in found.items()}
 
 
 def told_apart(tensor: Tensor) -> Tensor:

@@ -145,4 +145,4 @@ def attach_quantizers(
     others = [one.activation for one in placed if not one.planned]
     if others:
         home.add_module(OPERANDS, nn.ModuleList(own[a.name] for a in others))
-        attach_at(model, {site: own[a.name] for a in others for site in a.sites})
+        attach_at(model, {a.sites: own[a.name] for a in others})

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 from engine.activations import Activation, Activations, find_activations
 from engine.calibration import Range, calibrate
 from engine.corrections import CORRECTIONS, correct
-from engine.layers import Layer, find_layers, fold_batch_norm
+from engine.layers import Channels, Layer, find_layers, fold_batch_norm
 from engine.placements import SUMS, Placement, attach_quantizers, fitted, place, unfitted
 from engine.quantizers import RANGES, Grid, Quantizer
 from engine.quantizers import QuantizedWeight as QuantizedWeight
@@ -183,10 +183,7 @@ def _rounded(workload: Workload, plan: BitPlan, settings: Mapping[str, str]) -> 
     for name, bits in plan.weight_bits.items():
         channels = layers[name].channels
         weight = model.get_parameter(layers[name].parameter)
-        grid = quantizer.fit(channels.rows(weight), bits)
-        for module, attribute in _owners(model, weight):
-            wrapped = QuantizedWeight(grid, bits, channels)
-            parametrize.register_parametrization(module, attribute, wrapped)
+        put_on_grid(model, weight, quantizer.fit(channels.rows(weight), bits), bits, channels)
     model.plan = replace(plan, quantizer=dict(settings))  # type: ignore[assignment]
     return _Rounded(model, tuple(layers.values()), activations, placed)
 
@@ -257,14 +254,19 @@ def _check_activations(plan: BitPlan, workload: str, found: Activations) -> None
         )
 
 
-def _owners(model: nn.Module, weight: nn.Parameter) -> list[tuple[nn.Module, str]]:
-    """Modules that hold a weight, and under which name: more than one where they share it."""
-    return [
+def put_on_grid(
+    model: nn.Module, weight: nn.Parameter, grid: Grid, bits: int, channels: Channels
+) -> None:
+    """Let every module of a network that holds a weight read its nearest values on a grid."""
+    owners = [
         (module, attribute)
         for module in model.modules()
         for attribute, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
         if parameter is weight
     ]
+    for module, attribute in owners:
+        wrapped = QuantizedWeight(grid, bits, channels)
+        parametrize.register_parametrization(module, attribute, wrapped)
 
 
 def plan_of(model: nn.Module) -> BitPlan:

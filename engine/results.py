@@ -22,6 +22,16 @@ DEVIATIONS = float(ndtri(0.5 + CONFIDENCE / 2))  # either side of a normal mean
 BIT_WIDTHS = range(1, 9)  # what a layer may be quantized to
 BELOW_ERROR = "trace below its error: Ω uses the error instead"
 METRIC_NAMES = {"mAP": "mAP@[.5:.95]"}  # in full, where they have such a name
+PACKED_KINDS = (  # what the bytes of a packed file are
+    "packed weights",
+    "scales",
+    "zero points",
+    "biases",
+    "other tensors",
+    "plan",
+    "layout",
+    "container",
+)
 KERNELS = ("integer kernel", "dequantized float", "not supported")  # how ONNX Runtime runs a layer
 PACKAGES = ("hawq-viz", "numpy", "torch", "torchvision")
 
@@ -255,6 +265,50 @@ class BitPlan:
         fields = read_json(path, "plan")
         with reading(path, "plan"):
             return cls(**fields)
+
+
+@dataclass(frozen=True)
+class PackedItem:
+    """A part of a packed file."""
+
+    kind: str  # one of `PACKED_KINDS`
+    name: str  # of the tensor or the part
+    bytes: int
+
+
+@dataclass(frozen=True)
+class PackedFile:
+    """What a packed file holds: every byte of it, once."""
+
+    promised_bytes: float  # Σ n · b / 8, as the plan counts
+    items: tuple[PackedItem, ...]
+
+    @property
+    def file_bytes(self) -> int:
+        """The size of the file."""
+        return sum(item.bytes for item in self.items)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the packed weights: Σ ⌈n · b / 8⌉."""
+        return self.by_kind["packed weights"]
+
+    @property
+    def by_kind(self) -> dict[str, int]:
+        """Bytes of each of `PACKED_KINDS`."""
+        return {
+            kind: sum(item.bytes for item in self.items if item.kind == kind)
+            for kind in PACKED_KINDS
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain fields for a JSON file."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Take back what `to_json` gave."""
+        return cls(fields["promised_bytes"], tuple(PackedItem(**x) for x in fields["items"]))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Weights from a file into a network, exactly; and files of published weights."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -51,7 +51,7 @@ def load_weights(
         found = {name: value for name, value in found.items() if not name.startswith(ignored)}
     if renamed is not None:
         found = {renamed(name): value for name, value in found.items()}
-    if differs := _differences(model.state_dict(), found):
+    if differs := differences(model.state_dict(), found):
         raise FormatError(f"{expected}, but {differs}.")
     model.load_state_dict(found, strict=False)
 
@@ -100,7 +100,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     return found
 
 
-def _differences(own: dict[str, Tensor], found: dict[str, Tensor]) -> str:
+def differences(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
     """What keeps a file from fitting, in words; nothing if it fits."""
     missing = [name for name in own if name not in found and not name.endswith(COUNTER)]
     unexpected = [name for name in found if name not in own]

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +151,23 @@ def load_workload(name: str, data: str = "sample", weights: str | Path | None = 
     return replace(loaded, name=full_name, origin=origin)
 
 
+def build_network(name: str) -> "nn.Module":
+    """The network of a known workload, with random weights.
+
+    Raises:
+        ValueError: If the name is unknown.
+        FormatError: If a package that it needs is not installed.
+    """
+    network = check_workload_name(name).partition(OWN_WEIGHTS)[0]
+    if network in _BUILDERS:
+        module, _, function = _BUILDERS[network].partition(":")
+        built: nn.Module = getattr(import_module(f"engine.models.{module}"), function)()
+        return built
+    from engine.models.imagenet import network_of
+
+    return network_of(network).build()
+
+
 def split_workload_file(spec: str) -> tuple[Path, str]:
     """The file and the function of FILE.py:FUNCTION.
 
@@ -253,13 +271,10 @@ def _made(
 def _cifar10(name: str, data: str, weights: Path | None) -> Workload:
     from engine.datasets.cifar10 import full_cifar10, sample_cifar10
     from engine.datasets.images import AugmentedImages
-    from engine.models.inception_cifar import inception_cifar
-    from engine.models.resnet_cifar import resnet20
     from engine.weights import load_weights
 
-    build = {"resnet20-cifar10": resnet20, "inception-cifar10": inception_cifar}[name]
     train, test = sample_cifar10() if data == "sample" else full_cifar10()
-    model = build()
+    model = build_network(name)
     load_weights(model, weights or SAMPLE_MODELS / f"{name}.safetensors")
     return _made(name, data, model, (train, AugmentedImages(train), test))
 
@@ -267,11 +282,11 @@ def _cifar10(name: str, data: str, weights: Path | None) -> Workload:
 def _shapes(name: str, data: str, weights: Path | None) -> Workload:
     from engine.datasets.shapes import TurnedShapes, shapes_of
     from engine.detection import DetectionLoss
-    from engine.models.retinanet import SHAPES_ANCHORS, retinanet_shapes
+    from engine.models.retinanet import SHAPES_ANCHORS
     from engine.weights import load_weights
 
     train, test = shapes_of(data)
-    model = retinanet_shapes()
+    model = build_network(name)
     load_weights(model, weights or SAMPLE_MODELS / f"{name}.safetensors")
     loss, parts = DetectionLoss(SHAPES_ANCHORS), (train, TurnedShapes(train), test)
     return _made(name, data, model, parts, loss=loss, metric="mAP")
@@ -282,13 +297,13 @@ def _coco(name: str, data: str, weights: Path | None) -> Workload:
 
     from engine.datasets.coco import full_coco, sample_coco
     from engine.detection import DetectionLoss
-    from engine.models.retinanet import COCO_ANCHORS, published_name, retinanet_resnet50
+    from engine.models.retinanet import COCO_ANCHORS, published_name
     from engine.weights import load_weights, weights_file
 
     parts: tuple[Dataset[Any], ...] = ()
     if data == "full":  # before weights are fetched, for the folder may be missing
         parts = full_coco()
-    model, loss = retinanet_resnet50(), DetectionLoss(COCO_ANCHORS)
+    model, loss = build_network(name), DetectionLoss(COCO_ANCHORS)
     url = RetinaNet_ResNet50_FPN_Weights.COCO_V1.url
     path = weights or weights_file(name, "torchvision's retinanet_resnet50_fpn", url)
     load_weights(model, path, renamed=published_name)
@@ -308,7 +323,7 @@ def _imagenet(name: str, data: str, weights: Path | None) -> Workload:
     parts: tuple[Dataset[Any], ...] = ()
     if data == "full":  # before weights are fetched, for the folder may be missing
         parts = full_imagenet(network.preprocessing)
-    model = network.build()
+    model = build_network(name)
     if weights is None:
         found = network.file() if network.file else weights_file(name, network.fits, network.url)
         weights = Path(found)
@@ -320,6 +335,12 @@ def _imagenet(name: str, data: str, weights: Path | None) -> Workload:
     return _made(name, data, model, parts)
 
 
+_BUILDERS = {  # in `engine.models`; the others are in its table of ImageNet networks
+    "resnet20-cifar10": "resnet_cifar:resnet20",
+    "inception-cifar10": "inception_cifar:inception_cifar",
+    "retinanet-shapes": "retinanet:retinanet_shapes",
+    "retinanet-resnet50-coco": "retinanet:retinanet_resnet50",
+}
 _REGISTRY: dict[str, Callable[[str, str, Path | None], Workload]] = {
     "resnet20-cifar10": _cifar10,
     "inception-cifar10": _cifar10,
