@@ -33,6 +33,7 @@ page = st.navigation(
         st.Page("../pages/sensitivity.py", title="Sensitivity", icon=":material/bar_chart:"),
         st.Page("../pages/frontier.py", title="Frontier", icon=":material/timeline:", default=True),
         st.Page("../pages/quantize.py", title="Quantize", icon=":material/compress:"),
+        st.Page("../pages/export.py", title="Export", icon=":material/inventory_2:"),
     ]
 )
 sidebar()

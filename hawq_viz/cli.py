@@ -316,6 +316,10 @@ def _parser() -> argparse.ArgumentParser:
 
     runs_cli.add_runs(commands, EXIT_CODES)
 
+    taking = command(export_cli.export, "write a quantized network as one file")
+    export_cli.add_export_options(taking)
+    _add_json(taking)
+
     telling = command(export_cli.report, "write a run's report, one file for a browser")
     export_cli.add_report_options(telling)
     _add_json(telling)

@@ -18,7 +18,17 @@ from tiny import TINY
 from engine.jobs import cancel, delete, follow, launch, list_runs, resume, view
 from engine.jobs.ending import REMOVED
 from engine.jobs.events import Cancelled, EventWriter
-from engine.jobs.folders import CANCEL, EVENTS, PROCESS, RESERVE, SPEC, new_run
+from engine.jobs.folders import (
+    CANCEL,
+    EVENTS,
+    ONNX,
+    PACKED,
+    PLAN,
+    PROCESS,
+    RESERVE,
+    SPEC,
+    new_run,
+)
 from engine.jobs.launching import OPTIONS
 from engine.jobs.processes import SECONDS_TO_START, is_alive
 from engine.jobs.reading import STEPS_FOR_ETA, EventReader, latest, seconds_left
@@ -26,7 +36,15 @@ from engine.jobs.runs import CRASHED
 from engine.jobs.turns import SLOT, line, take_ticket, turn
 from engine.jobs.work import training_seconds
 from engine.jobs.worker import sentence
-from engine.results import BitPlan, Evaluation, FormatError, write_json
+from engine.results import (
+    BitPlan,
+    Evaluation,
+    FormatError,
+    OnnxCheck,
+    OnnxExport,
+    PackedFile,
+    write_json,
+)
 
 pytestmark = pytest.mark.usefixtures("runs")
 
@@ -719,7 +737,12 @@ def test_an_artefact_lies_in_its_run(runs):
 @pytest.mark.parametrize(
     ("kind", "workload", "options", "said"),
     [
-        ("fine", "resnet20-cifar10", {}, "kind must be one of analyze, quantize, finetune, got 'f"),
+        (
+            "fine",
+            "resnet20-cifar10",
+            {},
+            "kind must be one of analyze, quantize, finetune, export, got 'f",
+        ),
         ("analyze", "resnet20", {}, "workload must be one of resnet20-cifar10.*, got 'resnet20'"),
         (
             "analyze",
@@ -851,6 +874,69 @@ def test_analyze_then_quantize_a_network_of_the_users_own(tmp_path):
     assert saved.weight_bits == {"0": 4, "3": 4}
     assert (seen.done, seen.total) == (3 * 64, 3 * 64)
     assert not seen.artefact(RESERVE).exists()
+
+    seen = wait_for_end(launch("export", "tiny", {"of": seen.id}, workload_file=spec))
+    assert seen.state == "finished", seen.log_tail
+    assert list(seen.results) == ["packed", "onnx", "onnx_check"]
+    file = PackedFile.from_json(seen.results["packed"]["file"])
+    assert file.file_bytes == seen.artefact(PACKED).stat().st_size
+    assert file.weight_bytes == 14 + 18
+    assert (seen.results["packed"]["images"], seen.results["packed"]["same"]) == (32, True)
+    assert OnnxExport.from_json(seen.results["onnx"]).file_bytes == (
+        seen.artefact(ONNX).stat().st_size
+    )
+    check = OnnxCheck.from_json(seen.results["onnx_check"])
+    assert check.onnx is not None
+    assert check.onnx.value == check.pytorch.value
+    assert BitPlan.load(seen.artefact(PLAN)) == saved
+
+
+# A network whose path depends on its values: ONNX has no such thing.
+BRANCHES = """
+import torch
+from torch.utils.data import TensorDataset
+from engine.workloads import Workload
+
+class Branching(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = torch.nn.Linear(4, 3)
+
+    def forward(self, x):
+        y = self.fc(x)
+        return y if y.detach().sum() > 0 else -y
+
+def make():
+    data = TensorDataset(torch.randn(64, 4), torch.arange(64) % 3)
+    return Workload("branching", Branching().eval(), calibration=data, train=data, test=data)
+"""
+
+
+def test_a_network_that_onnx_cannot_hold_is_exported_without(tmp_path):
+    spec = workload_file(tmp_path, BRANCHES)
+    plan = {"workload": "branching", "weight_bits": {"fc": 4}, "size_bytes": 6.0, "omega": 0.0}
+    made = wait_for_end(launch("quantize", "branching", {"plan": plan}, workload_file=spec))
+    seen = wait_for_end(launch("export", "branching", {"of": made.id}, workload_file=spec))
+    assert seen.state == "finished", seen.log_tail
+    assert list(seen.results) == ["packed", "onnx"]
+    assert seen.results["onnx"]["refused"].startswith(
+        "model must be one that torch.onnx can export, got Branching: "
+    )
+    assert seen.artefact(PACKED).exists()
+    assert not seen.artefact(ONNX).exists()
+
+
+def test_only_what_a_finished_run_quantized_is_exported():
+    running = new_run("quantize", "tiny", {}, None)
+    others = new_run("analyze", "resnet20-cifar10", {}, None)
+    for folder in (running, others):
+        message = (
+            f"of must be a finished run that quantized 'resnet20-cifar10', got {folder.name}: "
+        )
+        with pytest.raises(ValueError, match=message):
+            launch("export", "resnet20-cifar10", {"of": folder.name})
+    with pytest.raises(ValueError, match=r"run must be the id of one in .*, got ''"):
+        launch("export", "resnet20-cifar10", {})
 
 
 def test_finetune_a_network_of_the_users_own(tmp_path):

@@ -18,6 +18,7 @@ from engine.results import FormatError, read_json, reading, write_json
 
 CANCEL = "CANCEL"  # is there once someone has asked the run to stop
 CHECKPOINT = "checkpoint.pt"
+PACKED, ONNX, PLAN = "network.packed.safetensors", "network.onnx", "plan.json"  # of an export
 EVENTS = "events.jsonl"
 LOG = "log.txt"
 PROCESS = "proc.json"
@@ -35,7 +36,7 @@ LONGEST_WORKLOAD = 40  # characters of its name in a run's id
 class Spec:
     """What was asked of a run."""
 
-    work: str  # analyze, quantize or finetune
+    work: str  # analyze, quantize, finetune or export
     workload: str
     options: dict[str, Any]
     created: str  # UTC, ISO 8601

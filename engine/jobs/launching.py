@@ -50,12 +50,13 @@ def launch(
     """Start a run in a process of its own, which outlives this one.
 
     Args:
-        kind: "analyze", "quantize" or "finetune".
+        kind: "analyze", "quantize", "finetune" or "export".
         workload: A name that `load_workload` knows.
         options: Arguments of the work. For analyze: "data" and those of
             `engine.perturbation.analyze`. For quantize: "data", "plan" and, to compare with,
             "uniform" (fields of a `BitPlan` or None). For finetune: "data", "plan", "recipe" (what
-            people call the settings) and the settings of `engine.finetuning.finetune`.
+            people call the settings) and the settings of `engine.finetuning.finetune`. For export:
+            "data", "of" (a finished run, whose network it is) and "max_images" to test with.
         workload_file: FILE.py:FUNCTION that makes the workload, in place of a known name. The file
             is run: never take it from a page, an upload or a result. The workload has the name
             given here in all that the run writes.

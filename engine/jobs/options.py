@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from engine.analysis import Analysis
+from engine.jobs.runs import RunView, view
 from engine.recipe import Recipe
 from engine.results import BitPlan, FormatError, check_bits
 from engine.workloads import DATA, stored_analysis
@@ -30,6 +31,7 @@ OPTIONS = {
     "analyze": ("data", *ANALYZE_OPTIONS, *QUANTIZER_OPTIONS),
     "quantize": ("data", "plan", "uniform"),
     "finetune": ("data", "plan", "recipe", *FINETUNE_OPTIONS),
+    "export": ("data", "of", "max_images"),
 }
 
 
@@ -62,6 +64,9 @@ def check_options(kind: str, workload: str, options: Mapping[str, Any], *, known
         check_bits(bits, "bit_widths")
     if kind == "analyze":
         return
+    if kind == "export":
+        _check_exported(workload, view(str(options.get("of", ""))))
+        return
     if options.get("plan") is None:
         raise ValueError(f"options of {kind} must hold a plan, got none.")
     names = _names(workload) if known else {}
@@ -70,6 +75,15 @@ def check_options(kind: str, workload: str, options: Mapping[str, Any], *, known
             _check_plan(name, workload, options[name], names)
     if kind == "finetune":
         _check_recipe(options)
+
+
+def _check_exported(workload: str, run: RunView) -> None:
+    quantized = run.kind in ("quantize", "finetune") and run.state == "finished"
+    if not quantized or run.workload != workload:
+        raise ValueError(
+            f"of must be a finished run that quantized {workload!r}, got {run.id}: "
+            f"{run.kind} of {run.workload!r}, {run.state}."
+        )
 
 
 def _check_plan(

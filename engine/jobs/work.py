@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 from engine.analysis import Analysis
 from engine.jobs.events import EventWriter, Row
-from engine.jobs.folders import CHECKPOINT, EVENTS, Spec
+from engine.jobs.folders import CHECKPOINT, EVENTS, ONNX, PACKED, PLAN, Spec
 from engine.jobs.reading import EventReader
+from engine.jobs.runs import view
 from engine.recipe import Recipe
 from engine.results import BitPlan, Evaluation, Progress
 from engine.workloads import DATA, load_workload, load_workload_file
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from engine.finetuning import Event
     from engine.workloads import Workload
 
 QUANTIZED = "quantized"  # folder of the network in the run's folder
+COMPARED = 32  # test images that a packed file is tried on
 TRAINING = ("reference", "measurement", "step", "checkpoint")
 
 
@@ -189,6 +193,57 @@ def _finetune(
     events.write("result", name="finetuned", result=measured.to_json())
 
 
+def _export(
+    workload: "Workload", options: dict[str, Any], folder: Path, events: EventWriter
+) -> None:
+    """Write the network of a run as files to take away, and see what they are worth.
+
+    ONNX is not for every network: why it is refused is a result, too.
+    """
+    from engine.onnx_check import check_onnx
+    from engine.onnx_export import export_onnx
+    from engine.packed import export_packed
+    from engine.quantized import load_quantized, plan_of
+    from engine.workloads import example_image
+
+    model = load_quantized(workload, view(options["of"]).artefact(QUANTIZED))
+    plan_of(model).save(folder / PLAN)
+    packed = export_packed(model, folder / PACKED)
+    images, same = compare_packed(folder / PACKED, model, workload)
+    told = {"file": packed.to_json(), "images": images, "same": same}
+    events.write("result", name="packed", result=told)
+    try:
+        export = export_onnx(model, folder / ONNX, example_image(workload.test))
+    except ValueError as error:
+        events.write("result", name="onnx", result={"refused": str(error)})
+        return
+    events.write("result", name="onnx", result=export.to_json())
+    check = check_onnx(
+        folder / ONNX,
+        model,
+        workload,
+        export,
+        max_images=options.get("max_images"),
+        progress=events.progress,
+        command=f"hawq-viz export {options['of']} --format onnx --check --out {ONNX}",
+    )
+    events.write("result", name="onnx_check", result=check.to_json())
+
+
+def compare_packed(path: Path, model: "nn.Module", workload: "Workload") -> tuple[int, bool]:
+    """Load a packed file, and see on how many test images its outputs are those of the network."""
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    from engine.packed import load_packed
+
+    loaded, count = load_packed(path, workload.model), min(COMPARED, len(workload.test))  # type: ignore[arg-type]
+    images = torch.stack([workload.test[i][0] for i in range(count)])
+    with torch.no_grad():
+        pairs = zip(tree_leaves(loaded(images)), tree_leaves(model(images)), strict=True)
+        return count, all(torch.equal(ours, theirs) for ours, theirs in pairs)
+
+
 def _tell(event: "Event", events: EventWriter) -> None:
     """Write what the training says."""
     from engine.finetuning import Checkpoint, Measurement, Reference, Step
@@ -240,4 +295,5 @@ WORK: dict[str, Callable[["Workload", dict[str, Any], Path, EventWriter], None]]
     "analyze": _analyze,
     "quantize": _quantize,
     "finetune": _finetune,
+    "export": _export,
 }

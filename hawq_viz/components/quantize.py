@@ -37,6 +37,8 @@ def quantize_page(analysis: Analysis, summary: plans.Summary) -> None:
     overlaid = _choose(listed, shown, summary.plan, primary=asks)
     seen = [jobs.view(run_id) for run_id in (shown.id, *overlaid)]
     watch([run.id for run in seen], _live, _verdict)
+    if seen[0].state == "finished":
+        st.page_link("../pages/export.py", label="Take it away", icon=":material/inventory_2:")
     left, right = st.columns([3, 2], gap="medium")
     with left:
         if shown.kind == "finetune":

@@ -1,12 +1,37 @@
 """What a run can be taken away as, and how to make it again, in words."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.results import BitPlan
+import pandas as pd
+
+from engine.results import KERNELS, BitPlan, OnnxCheck, OnnxExport, PackedFile
 from hawq_viz.figures.costs import NAMES, cost_of, cost_text
+from hawq_viz.viewmodels.plans import size_text
 from hawq_viz.viewmodels.studies import budgets_text
+
+if TYPE_CHECKING:
+    from engine.jobs import RunView
+
+KINDS = {  # of bytes in a packed file: what they are for
+    "packed weights": "Σ ⌈n · b / 8⌉ over the layers: each ends with a whole byte",
+    "scales": "4 bytes for each output channel and each rounded activation: the steps of grids",
+    "zero points": "where the grids of asymmetric weights and of activations have their zero",
+    "biases": "4 bytes for each output channel; what batch norms did is folded into them",
+    "other tensors": "what the plan leaves as it is, and batch norms that cannot be folded",
+    "plan": "the bits and how they were chosen, to make the network again",
+    "layout": "names, shapes and places of tensors, and a checksum of each",
+    "container": "the length of the header, and spaces that round it up",
+}
+READ_SIZES = (
+    "The upper bar is what the plan promises, the lower one the file, part by part: what is beside "
+    "the weights hardly depends on their bits."
+)
+PADDED = (
+    "Weights of 1 to 3 bits are stored in 4-bit containers, for ONNX Runtime refuses 2-bit weights "
+    "beside 8-bit activations; 5 to 7 bits in 8. The packed file has them at their size."
+)
 
 # What a plan remembers that is no argument of the call that made it.
 NO_ARGUMENTS = ("cost", "budget", "budgets", "latency", "analysis", "command")
@@ -68,3 +93,99 @@ def _is_within(plan: BitPlan) -> bool:
     """Whether a plan is the best within a budget for one cost."""
     cost = plan.made_by.get("cost")
     return cost == "size" or cost in plan.costs
+
+
+def exports_of(seen: Iterable["RunView"], run: "RunView") -> list["RunView"]:
+    """Runs that have written, or will, what a run made, in their order."""
+    return [one for one in seen if one.kind == "export" and one.options.get("of") == run.id]
+
+
+def packed_of(run: "RunView") -> PackedFile | None:
+    """What the packed file of an export holds, once it is written."""
+    told = run.results.get("packed")
+    return PackedFile.from_json(told["file"]) if told else None
+
+
+def onnx_of(run: "RunView") -> tuple[OnnxExport | None, OnnxCheck | None]:
+    """What the ONNX file of an export holds and how it runs, as far as that is known."""
+    told, checked = run.results.get("onnx", {}), run.results.get("onnx_check")
+    export = OnnxExport.from_json(told) if "layers" in told else None
+    return export, OnnxCheck.from_json(checked) if checked else None
+
+
+def packed_table(file: PackedFile) -> pd.DataFrame:
+    """Where the bytes of a packed file go, from what was promised to the whole."""
+    planned = {
+        "what": "promised",
+        "bytes": round(file.promised_bytes),
+        "why": "the plan: Σ n · b / 8",
+    }
+    parts = [
+        {"what": kind, "bytes": count, "why": KINDS[kind]}
+        for kind, count in file.by_kind.items()
+        if count
+    ]
+    whole = {"what": "the file", "bytes": file.file_bytes, "why": _more(file)}
+    return pd.DataFrame([planned, *parts, whole])
+
+
+def _more(file: PackedFile) -> str:
+    more = file.file_bytes - file.promised_bytes
+    return f"{more:,.0f} bytes, {more / file.promised_bytes:.1%}, more than promised"
+
+
+def packed_says(file: PackedFile) -> str:
+    """How a packed file compares with its plan, in a sentence."""
+    promised, packed = round(file.promised_bytes), file.weight_bytes
+    kept = "as promised" if packed == promised else f"{size_text(promised)} were promised"
+    return (
+        f"The packed weights take {size_text(packed)}, {kept}; the whole file "
+        f"{size_text(file.file_bytes)}."
+    )
+
+
+def sizes_alt(file: PackedFile) -> str:
+    """The sizes in words."""
+    parts = (f"{kind} {count:,}" for kind, count in file.by_kind.items() if count)
+    return f"Promised {file.promised_bytes:,.0f} bytes; in the file {', '.join(parts)}."
+
+
+def onnx_table(export: OnnxExport, check: OnnxCheck | None) -> pd.DataFrame:
+    """One row a layer: its bits, its container, and how ONNX Runtime runs it."""
+    return pd.DataFrame(
+        [
+            {
+                "layer": layer.name,
+                "bits": layer.bits,
+                "container": layer.container,
+                "runs as": check.runs_as[layer.name] if check else "not known yet",
+            }
+            for layer in export.layers
+        ]
+    )
+
+
+def onnx_says(check: OnnxCheck) -> str:
+    """What ONNX Runtime makes of a file, in a sentence or two."""
+    if check.onnx is None:
+        return f"ONNX Runtime {check.runtime} does not run it: {check.refused}."
+    ours, theirs = check.pytorch, check.onnx
+    apart = 100 * (theirs.value - ours.value)
+    integer = list(check.runs_as.values()).count(KERNELS[0])
+    return (
+        f"In ONNX Runtime {check.runtime} it reaches {theirs.metric_name} {theirs.value:.2%} on "
+        f"{theirs.samples:,} test images, {apart:+.2f} points against {ours.value:.2%} in PyTorch; "
+        f"no output is more than {check.largest_difference:.2g} apart. {integer} of "
+        f"{len(check.runs_as)} layers run as integer kernels."
+    )
+
+
+def verdict(run: "RunView") -> str:
+    """What a finished export has brought, in a few sentences."""
+    told, (_, check) = run.results["packed"], onnx_of(run)
+    file = packed_of(run)
+    assert file is not None
+    same = "are the same bit for bit" if told["same"] else "DIFFER"
+    says = f"{packed_says(file)} Loaded again, its outputs on {told['images']} test images {same}."
+    refused = run.results.get("onnx", {}).get("refused")
+    return says + (f" {onnx_says(check)}" if check else f" No ONNX file: {refused}")

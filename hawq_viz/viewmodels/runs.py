@@ -20,6 +20,7 @@ RECIPES = {
 NO_RECIPE = "post"  # a run of kind "quantize": rounded and measured, nothing trained
 QUANTIZING = ("quantize", "finetune")  # kinds of run that follow a plan
 LIVE = ("queued", "running")
+TITLES = {"analyze": "the analysis", "export": "the files"}
 BITS_OF = ("weight_bits", "activation_bits")  # fields of a plan
 
 
@@ -75,7 +76,7 @@ def state_text(run: "RunView") -> str:
 
 def run_title(run: "RunView") -> str:
     """Any run in a sentence."""
-    return f"the analysis of {when(run)}" if run.kind == "analyze" else run_name(run)
+    return f"{TITLES[run.kind]} of {when(run)}" if run.kind in TITLES else run_name(run)
 
 
 def run_name(run: "RunView") -> str:
