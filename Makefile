@@ -11,7 +11,7 @@ help: ## List the targets
 install: .venv/filled ## The same
 
 .venv/filled: requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit("Python must be 3.11 or newer, got %d.%d: set PYTHON=…" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("Python must be 3.11.4 or newer, got %d.%d.%d: set PYTHON=…" % sys.version_info[:3] if sys.version_info < (3, 11, 4) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --editable '.[dev]'
 	@touch $@

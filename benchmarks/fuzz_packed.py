@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    print_setting("torch", "safetensors")
+    print_setting("packed files with something wrong", "torch", "safetensors")
     chance, seen, slowest = random.Random(arguments.seed), Counter[str](), 0.0
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         path = Path(folder) / "net.safetensors"

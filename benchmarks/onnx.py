@@ -37,7 +37,7 @@ from engine import (
 )
 from engine.activations import find_activations
 from engine.layers import find_layers, fold_batch_norm
-from engine.onnx_check import PROVIDERS
+from engine.onnx_check import PROVIDERS, session_options
 from engine.onnx_export import traced
 from engine.workloads import example_image, stored_analysis
 
@@ -111,7 +111,7 @@ def files_of(workload: Workload, folder: Path) -> dict[str, Path]:
 
 def speed(title: str, files: Mapping[str, Path], example: torch.Tensor, rounds: int) -> None:
     """Print the time of each file, and how many times faster than float it is."""
-    options = onnxruntime.SessionOptions()
+    options = session_options()
     options.log_severity_level = 3
     sessions = {
         name: onnxruntime.InferenceSession(path, options, providers=PROVIDERS)

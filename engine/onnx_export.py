@@ -222,11 +222,12 @@ def _shrink(graph: Any, layers: dict[str, OnnxLayer]) -> None:
         del node.metadata_props[:]  # lines of the exporter's own code
         place, _, buffer = (node.input[0] if node.input else "").rpartition(".")
         layer = layers.get(f"{place}.")
-        if not layer or buffer != CODES or layer.container.endswith("INT8"):
+        if not layer or buffer != CODES:
             continue
         kind = getattr(onnx.TensorProto, layer.container)
         packed_type = onnx.helper.tensor_dtype_to_np_dtype(kind)
-        names = node.input[0], f"{place}.own_zero_point"  # of its own: equal ones are stored once
+        names = node.input[0], f"{place}.own_zero_point"  # of its own: equal ones are stored once,
+        # and ONNX Runtime fails to turn such a one into the zero point of unsigned codes twice
         for old, new in zip((node.input[0], node.input[2]), names, strict=True):
             values = onnx.numpy_helper.to_array(tensors[old])
             made = onnx.numpy_helper.from_array(values.astype(packed_type), new)

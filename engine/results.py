@@ -354,6 +354,7 @@ class OnnxCheck:
     largest_difference: float | None  # of an output, over all test images
     runs_as: dict[str, str]  # of each quantized layer, one of `KERNELS`
     refused: str  # why, in ONNX Runtime's words; empty where it runs
+    exact_sums: bool = True  # whether sums of codes cannot saturate, on any processor
 
     @property
     def integer_share(self) -> float:

@@ -110,7 +110,7 @@ def _onnx(
         f"{row[0]:{width}}  {row[1]} bits in {row[2]}{f', {row[3]}' if check else ''}"
         for row in rows
     ]
-    lines += [words.PADDED] if any(layer.padded for layer in written.layers) else []
+    lines += words.onnx_notes(written, check)
     lines.append(f"opset {written.opset}, {written.file_bytes:,} bytes")
     if check is not None:
         lines += [f"PyTorch {measured(check.pytorch)}"]

@@ -312,7 +312,7 @@ def test_a_layer_may_have_the_name_of_its_parameter() -> None:
 def test_a_lone_tensor_can_be_changed_where_it_passes() -> None:
     model, images = branching(3), torch.randn(5, 2, 4, 4)
     changed = copy.deepcopy(model)
-    attach_at(changed, {Site("left", "output", 0): Doubling()})
+    attach_at(changed, {(Site("left", "output", 0),): Doubling()})
     with torch.no_grad():
         model.left.weight.mul_(2)
         model.left.bias.mul_(2)

@@ -1,6 +1,7 @@
 """The Export page, run as Streamlit runs it: runs are written, not worked; and its words."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from made_up import made_up_evaluation
@@ -37,7 +38,7 @@ def checked(refused: str = "") -> OnnxCheck:
         onnx=None if refused else made_up_evaluation(0.828, 1000),
         pytorch=made_up_evaluation(0.83, 1000),
         largest_difference=None if refused else 0.25,
-        runs_as={"conv1": KERNELS[0], "fc": KERNELS[2 if refused else 1]},
+        runs_as=dict(zip(("conv1", "fc"), [KERNELS[2]] * 2 if refused else KERNELS, strict=False)),
         refused=refused,
     )
 
@@ -81,7 +82,7 @@ class TestExportPage:
         assert stands_out(app) == ["Make the files"]
         assert "press “Make the files”" in texts(app.info)
         assert downloads(app) == {
-            "Packed network": False,
+            "Packed": False,
             "ONNX": False,
             "Plan": False,
             "Loader": True,
@@ -109,7 +110,7 @@ class TestExportPage:
         assert not app.exception
         assert texts(app.success).endswith("1 of 2 layers run as integer kernels.")
         assert downloads(app) == {
-            "Packed network (2 KiB)": True,
+            "Packed (2 KiB)": True,
             "ONNX (2 KiB)": True,
             "Plan (2 KiB)": True,
             "Loader": True,
@@ -119,6 +120,7 @@ class TestExportPage:
         assert sizes["what"][0] == "promised"
         assert list(layers["runs as"]) == ["integer kernel", "dequantized float"]
         assert texts(app.caption).count("4-bit containers") == 1
+        assert "set session.x64quantprecision to 1" in texts(app.caption)
         charts = [json.loads(c.proto.json)["alt"] for c in app.get("bidi_component")]
         assert export.sizes_alt(FILE) in charts
         assert stands_out(app) == []
@@ -206,6 +208,15 @@ class TestWords:
             "container": ["INT8", "INT4"],
             "runs as": ["not known yet", "not known yet"],
         }
+
+    def test_what_to_know_before_it_is_used_elsewhere(self):
+        whole = OnnxExport(21, 2048, LAYERS[:1])
+        assert export.onnx_notes(WRITTEN, checked()) == [export.PADDED, export.SATURATION]
+        assert export.onnx_notes(whole, checked()) == [export.SATURATION]
+        assert export.onnx_notes(whole, checked("no kernel for it")) == []
+        assert export.onnx_notes(whole, None) == []
+        shared = replace(checked(), exact_sums=False)
+        assert export.onnx_notes(whole, shared) == [export.SATURATED]
 
     @pytest.mark.usefixtures("runs")
     def test_verdicts(self):

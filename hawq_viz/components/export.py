@@ -17,7 +17,7 @@ from hawq_viz.viewmodels import export, runs
 SCRIPT = Path(__file__).parents[2] / "docs" / "load_packed.py"
 FILES = {  # of an export, and what each is for
     PACKED: (
-        "Packed network",
+        "Packed",
         "As small as promised; `engine.load_packed` makes the network of it",
     ),
     ONNX: ("ONNX", "For ONNX Runtime and what else reads ONNX"),
@@ -146,8 +146,8 @@ def _onnx(made: jobs.RunView) -> None:
     if written is None:
         return
     st.subheader("How ONNX Runtime runs each layer")
-    if any(layer.padded for layer in written.layers):
-        st.caption(export.PADDED)
+    for note in export.onnx_notes(written, check):
+        st.caption(note)
     numbers(export.onnx_table(written, check))
 
 

@@ -32,6 +32,7 @@ def sizes(file: PackedFile) -> go.Figure:
         210,
         margin={"l": 92, "r": 28, "t": 64, "b": 56},
         barmode="stack",
+        legend={"traceorder": "normal"},
         bargap=0.35,
         xaxis={"title": {"text": "KiB"}, "rangemode": "tozero"},
         yaxis={"categoryarray": ROWS[::-1], "categoryorder": "array", "showgrid": False},

@@ -95,6 +95,19 @@ def _is_within(plan: BitPlan) -> bool:
     return cost == "size" or cost in plan.costs
 
 
+SATURATION = (
+    "On an x86 processor without VNNI, set session.x64quantprecision to 1 in the session's "
+    "configuration, as was done here: ONNX Runtime's sums of 8-bit products saturate otherwise, "
+    "and accuracy is lost."
+)
+
+
+SATURATED = (
+    "This network's weights are read in several places, and ONNX Runtime cannot keep its sums of "
+    "8-bit products from saturating there: on an x86 processor without VNNI accuracy is lost."
+)
+
+
 def exports_of(seen: Iterable["RunView"], run: "RunView") -> list["RunView"]:
     """Runs that have written, or will, what a run made, in their order."""
     return [one for one in seen if one.kind == "export" and one.options.get("of") == run.id]
@@ -178,6 +191,14 @@ def onnx_says(check: OnnxCheck) -> str:
         f"no output is more than {check.largest_difference:.2g} apart. {integer} of "
         f"{len(check.runs_as)} layers run as integer kernels."
     )
+
+
+def onnx_notes(export: OnnxExport, check: OnnxCheck | None) -> list[str]:
+    """What to know of a file before it is used elsewhere."""
+    notes = [PADDED] if any(layer.padded for layer in export.layers) else []
+    if check is not None and KERNELS[0] in check.runs_as.values():
+        notes.append(SATURATION if check.exact_sums else SATURATED)
+    return notes
 
 
 def verdict(run: "RunView") -> str:
