@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine import jobs
 from engine.analysis import Analysis
-from engine.jobs.folders import PLAN
+from engine.jobs.folders import ONNX, PACKED, PLAN
 from engine.results import BitPlan, OnnxCheck
 from engine.workloads import DATA
 from hawq_viz.terminal import Bar, measured, show
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from engine.workloads import Workload
 
-SUFFIXES = {"packed": ".safetensors", "onnx": ".onnx"}
+NAMES = {"packed": PACKED, "onnx": ONNX}  # of a format's file, if it is not told another
 
 
 def export(arguments: argparse.Namespace) -> None:
@@ -28,15 +28,16 @@ def export(arguments: argparse.Namespace) -> None:
     plan says and is loaded by engine.load_packed, or with PyTorch alone; an ONNX file is for ONNX
     Runtime, in containers of 4 and 8 bits.
     """
-    out, suffix = arguments.out, SUFFIXES[arguments.format]
-    if out.suffix != suffix:
+    suffix = Path(NAMES[arguments.format]).suffix
+    if arguments.out is not None and arguments.out.suffix != suffix:
         raise ValueError(
             f"--out must be a file that ends in {suffix} for --format {arguments.format}, got "
-            f"{str(out)!r}."
+            f"{str(arguments.out)!r}."
         )
     if arguments.max_images is not None and not (arguments.check and suffix == ".onnx"):
         raise ValueError("--max-images must come with --format onnx --check, got neither or one.")
-    workload, model = _network(arguments)
+    workload, model, folder = _network(arguments)
+    out = arguments.out = arguments.out or folder / NAMES[arguments.format]
     out.parent.mkdir(parents=True, exist_ok=True)
     result, lines = (_packed if arguments.format == "packed" else _onnx)(arguments, workload, model)
     plan = out.with_name(f"{out.name.removesuffix(suffix)}.{PLAN}")
@@ -46,8 +47,8 @@ def export(arguments: argparse.Namespace) -> None:
     show(arguments, result, *lines, f"saved {out}, and its plan in {plan}")
 
 
-def _network(arguments: argparse.Namespace) -> tuple["Workload", "nn.Module"]:
-    """The workload and its quantized network, from a folder or a run."""
+def _network(arguments: argparse.Namespace) -> tuple["Workload", "nn.Module", Path]:
+    """The workload, its quantized network and the folder of that, itself or of a run."""
     from engine.jobs.work import QUANTIZED, load
     from engine.quantized import load_quantized
 
@@ -61,7 +62,7 @@ def _network(arguments: argparse.Namespace) -> tuple["Workload", "nn.Module"]:
     plan = BitPlan.load(folder / PLAN)
     workload = load(plan.workload, file, data or DATA[0], weights)
     workload = replace(workload, name=plan.workload)
-    return workload, load_quantized(workload, folder)
+    return workload, load_quantized(workload, folder), folder
 
 
 def _packed(
@@ -124,8 +125,8 @@ def add_export_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", metavar="FOLDER|RUN", help="what `quantize --out` wrote, or a run's id"
     )
-    parser.add_argument("--format", choices=SUFFIXES, required=True, help="packed, or onnx")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--format", choices=NAMES, required=True, help="packed, or onnx")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="beside the network if not given")
     parser.add_argument(
         "--check", action="store_true", help="try the file on the test images, in ONNX Runtime"
     )

@@ -118,8 +118,8 @@ class TestExport:
         assert first.read_bytes() == again.read_bytes()
 
     def test_onnx(self, capsys, tmp_path, quantized):
-        (folder, plan), out = quantized, tmp_path / "net.onnx"
-        line = ("export", folder, "--format", "onnx", "--out", out)
+        folder, plan = shutil.copytree(quantized[0], tmp_path / "net"), quantized[1]
+        line, out = ("export", folder, "--format", "onnx"), folder / "network.onnx"
         code, said, _ = run(capsys, *line)
         assert code == 0
         assert f"conv1                {plan.weight_bits['conv1']} bits in INT8\n" in said
