@@ -12,7 +12,6 @@ codes hold it, or the bias would be cut off.
 """
 
 import copy
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from torch.nn.utils import parametrize
 
 from engine.quantized import plan_of
 from engine.quantizers import QuantizedActivation, QuantizedWeight
-from engine.results import OnnxExport, OnnxLayer, in_short
+from engine.results import OnnxExport, OnnxLayer, in_short, replacing
 
 OPSET = 21  # the first with 4-bit codes
 CONTAINERS = {"INT4": (-8, 7), "UINT4": (0, 15), "INT8": (-128, 127), "UINT8": (0, 255)}
@@ -65,12 +64,9 @@ def export_onnx(model: nn.Module, path: str | Path, images: Tensor) -> OnnxExpor
         raise ValueError(
             f"model must be one that torch.onnx can export, got {type(model).__name__}: {reason}."
         ) from error
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    onnx.save(file, part)
-    os.replace(part, path)
-    return OnnxExport(OPSET, path.stat().st_size, tuple(layers.values()))
+    with replacing(path) as part:
+        onnx.save(file, part)
+    return OnnxExport(OPSET, Path(path).stat().st_size, tuple(layers.values()))
 
 
 class _Codes(nn.Module):

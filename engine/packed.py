@@ -5,7 +5,6 @@ rounds to the very same weights, as the value of a code is nearest to that code.
 """
 
 import copy
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from engine.packing import pack
 from engine.placements import OPERAND_BITS, OPERANDS, Placement, attach_quantizers
 from engine.quantized import plan_of, put_on_grid
 from engine.quantizers import Grid, QuantizedActivation, QuantizedWeight
-from engine.results import FormatError, PackedFile
+from engine.results import FormatError, PackedFile, replacing
 from engine.unpacking import (
     ACTIVATION_SCALES,
     ACTIVATION_ZERO_POINTS,
@@ -41,6 +40,7 @@ from engine.unpacking import (
 from engine.weights import differences
 from engine.workloads import build_network
 
+Weights = dict[str, tuple[QuantizedWeight, Tensor]]  # name → what rounds it, and what is behind it
 SHORT_TYPES = {name: short for short, name in TYPES.items()}
 
 
@@ -67,14 +67,11 @@ def export_packed(model: nn.Module, path: str | Path) -> PackedFile:
     if rounded:
         tensors[ACTIVATION_SCALES] = _stored_floats([x.grid.scale for x in rounded])
         tensors[ACTIVATION_ZERO_POINTS] = _stored_floats([x.grid.zero_point for x in rounded])
-    packed = Packed(plan, _layout(model), tensors | _others(model))
+    packed = Packed(plan, _layout(model, weights, rounded), tensors | _others(model, weights))
     values = {name: _tensor(stored) for name, stored in packed.tensors.items()}
     content = in_order(save(values, metadata_of(packed)))
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(content)
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_bytes(content)
     return sizes_of(packed, content)
 
 
@@ -93,7 +90,7 @@ def load_packed(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         FormatError: If the file is damaged, of a newer version or of another architecture.
     """
     packed = read_packed(path)
-    network = _built(path, packed) if model is None else copy.deepcopy(model)
+    network = _built(path, packed) if model is None else _shaped(copy.deepcopy(model), packed)
     _check_fits(path, packed, network)
     with torch.no_grad():
         _fill(network, packed)
@@ -104,9 +101,9 @@ def load_packed(path: str | Path, model: nn.Module | None = None) -> nn.Module:
 # Writing
 
 
-def _quantized_weights(model: nn.Module) -> dict[str, tuple[QuantizedWeight, Tensor]]:
-    """What rounds each weight, and the weight behind it, by its name; a shared one once."""
-    found: dict[str, tuple[QuantizedWeight, Tensor]] = {}
+def _quantized_weights(model: nn.Module) -> Weights:
+    """The weights that are rounded; a shared one once."""
+    found: Weights = {}
     for owner, module in model.named_modules():
         if not parametrize.is_parametrized(module):
             continue
@@ -161,14 +158,14 @@ def _stored(tensor: Tensor) -> Stored:
     return Stored(SHORT_TYPES[str(tensor.dtype).removeprefix("torch.")], tuple(tensor.shape), data)
 
 
-def _others(model: nn.Module) -> dict[str, Stored]:
+def _others(model: nn.Module, weights: Weights) -> dict[str, Stored]:
     """Parameters and buffers that no quantizer owns."""
     owned = {
         id(tensor)
         for module in model.modules()
         if isinstance(module, QuantizedActivation | QuantizedWeight)
         for tensor in module.buffers()
-    } | {id(weight) for _, weight in _quantized_weights(model).values()}
+    } | {id(weight) for _, weight in weights.values()}
     return {name: _stored(x) for name, x in _saved(model).items() if id(x) not in owned}
 
 
@@ -179,8 +176,7 @@ def _saved(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in found.items() if name in state}
 
 
-def _layout(model: nn.Module) -> Layout:
-    weights, rounded = _quantized_weights(model), _rounded(model)
+def _layout(model: nn.Module, weights: Weights, rounded: list[QuantizedActivation]) -> Layout:
     sites: Any = sites_of(model)
     groups = tuple(module.group for module in rounded)
     return Layout(
@@ -213,8 +209,8 @@ def _built(path: str | Path, packed: Packed) -> nn.Module:
     try:
         with suppress(NotImplementedError), torch.device("meta"):  # it takes no memory; a few
             # architectures set weights by their values and cannot be built so
-            _check_fits(path, packed, build_network(name))
-        return build_network(name)
+            _check_fits(path, packed, _shaped(build_network(name), packed))
+        return _shaped(build_network(name), packed)
     except FormatError:
         raise
     except ValueError as error:
@@ -224,28 +220,38 @@ def _built(path: str | Path, packed: Packed) -> nn.Module:
         ) from error
 
 
+def _shaped(network: nn.Module, packed: Packed) -> nn.Module:
+    """Give a float network, in place, the parts of the exported one.
+
+    Batch norms of which the file has nothing are part of the layers before them, which may have got
+    a bias by that, or by a correction.
+    """
+    for name, module in list(network.named_modules()):
+        prefix = f"{name}." if name else ""
+        weight, bias = f"{prefix}weight", f"{prefix}bias"
+        if isinstance(module, _BatchNorm) and module.running_mean is not None:
+            if not any(f"{prefix}{own}" in packed.tensors for own in module.state_dict()):
+                network.set_submodule(name, nn.Identity())
+        elif bias in packed.others and getattr(module, "bias", module) is None:
+            known = weight in packed.layout.weights
+            shape = (packed.layout.channels_of(weight),) if known else packed.others[bias].shape
+            if isinstance(own := getattr(module, "weight", None), Tensor):
+                module.bias = nn.Parameter(torch.empty(shape, dtype=own.dtype))
+    return network
+
+
 def _check_fits(path: str | Path, packed: Packed, network: nn.Module) -> None:
-    """See that a file has all that a network needs, and nothing else.
+    """See that a file has all that a network of its parts needs, and nothing else.
 
     Raises:
         FormatError: If not.
     """
-    folded = [f"{name}." for name in _folded(network, packed)]
-    own = {
-        name: tensor
-        for name, tensor in _saved(network).items()
-        if not any(name.startswith(norm) for norm in folded)
-    }
-    new = _new_biases(network, packed)
-    stored = {name: (x.shape, x.dtype) for name, x in packed.others.items()}
-    shapes = packed.layout.weights | {name: shape for name, (shape, _) in stored.items()}
-    found = {
-        name: torch.empty(shape, device="meta") for name, shape in shapes.items() if name not in new
-    }
-    differs = differences(own, found)
-    for name, (_, dtype) in stored.items():
-        if not differs and name in own and str(own[name].dtype) != f"torch.{TYPES[dtype]}":
-            differs = f"{name} is of type {TYPES[dtype]}, not {own[name].dtype}"
+    own, others = _saved(network), packed.others
+    shapes = packed.layout.weights | {name: stored.shape for name, stored in others.items()}
+    differs = differences(own, {x: torch.empty(shapes[x], device="meta") for x in shapes})
+    for name, stored in others.items():
+        if not differs and str(own[name].dtype) != f"torch.{TYPES[stored.dtype]}":
+            differs = f"{name} is of type {TYPES[stored.dtype]}, not {own[name].dtype}"
     modules = dict(network.named_modules())
     places = {site[0] for sites in packed.layout.sites for site in sites}
     places |= {packed.layout.operands_in, *packed.layout.exact_norms}
@@ -261,40 +267,13 @@ def _check_fits(path: str | Path, packed: Packed, network: nn.Module) -> None:
         )
 
 
-def _folded(network: nn.Module, packed: Packed) -> list[str]:
-    """Batch norms of which the file has nothing: they are part of the layers before them."""
-    return [
-        name
-        for name, module in network.named_modules()
-        if isinstance(module, _BatchNorm)
-        and module.running_mean is not None
-        and not any(f"{name}.{own}" in packed.tensors for own in module.state_dict())
-    ]
-
-
-def _new_biases(network: nn.Module, packed: Packed) -> list[str]:
-    """Biases in the file that their layers have not got yet: of batch norms and of corrections."""
-    modules, found = dict(network.named_modules()), []
-    for name in packed.others:
-        owner, _, attribute = name.rpartition(".")
-        if attribute == "bias" and getattr(modules.get(owner), "bias", network) is None:
-            found.append(name)
-    return found
-
-
 def _fill(network: nn.Module, packed: Packed) -> None:
-    """Make a float network the one that was exported, in place."""
-    for name in _folded(network, packed):
-        network.set_submodule(name, nn.Identity())
+    """Make a network of the right parts the one that was exported, in place."""
     for name in packed.layout.exact_norms:
         network.get_submodule(name).eps = 0.0  # type: ignore[assignment]
-    new, saved = _new_biases(network, packed), _saved(network)
+    saved = _saved(network)
     for name, stored in packed.others.items():
-        if name in new:
-            bias = nn.Parameter(_tensor(stored))
-            network.get_submodule(name.rpartition(".")[0]).bias = bias
-        else:
-            saved[name].copy_(_tensor(stored))
+        saved[name].copy_(_tensor(stored))
     grids = packed.grids()
     for name in packed.layout.weights:
         weight, bits = network.get_parameter(name), packed.bits_of(name)

@@ -16,11 +16,10 @@ from engine.layers import Channels, Layer, find_layers, fold_batch_norm
 from engine.placements import SUMS, Placement, attach_quantizers, fitted, place, unfitted
 from engine.quantizers import RANGES, Grid, Quantizer
 from engine.quantizers import QuantizedWeight as QuantizedWeight
-from engine.results import BitPlan, FormatError, Progress, in_short
+from engine.results import PLAN_FILE, BitPlan, FormatError, Progress, in_short
 from engine.rounding import IMAGES, ROUNDINGS, draw_images, learn_rounding
 from engine.workloads import Workload, example_image
 
-PLAN_FILE = "plan.json"
 WEIGHTS_FILE = "weights.safetensors"
 QUANTIZER_SETTINGS = ("scheme", "weight_granularity", "weight_range")
 DEFAULTS = dict(zip(QUANTIZER_SETTINGS, astuple(Quantizer()), strict=True)) | {

@@ -4,7 +4,8 @@ import json
 import math
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -17,6 +18,7 @@ from scipy.special import ndtri, stdtrit
 Progress = Callable[[int, int, str], None]  # told (done, in all, of what) as long work goes on
 
 FORMAT_VERSION = 1
+PLAN_FILE = "plan.json"  # of a plan in the folder of the network that was made by it
 CONFIDENCE = 0.95  # of every interval
 DEVIATIONS = float(ndtri(0.5 + CONFIDENCE / 2))  # either side of a normal mean
 BIT_WIDTHS = range(1, 9)  # what a layer may be quantized to
@@ -40,14 +42,24 @@ class FormatError(ValueError):
     """A file is not what it should be; the message names the file and what was expected."""
 
 
-def write_json(path: str | Path, kind: str, fields: Mapping[str, Any]) -> None:
-    """Write fields with their kind and format version; a reader sees the old file or the new."""
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a path to write to; once it is written, that file takes the place of this one.
+
+    A reader sees the old file or the new; folders on the way are made.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    document = {"kind": kind, "version": FORMAT_VERSION, **fields}
-    part.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    yield part
     os.replace(part, path)
+
+
+def write_json(path: str | Path, kind: str, fields: Mapping[str, Any]) -> None:
+    """Write fields with their kind and format version; a reader sees the old file or the new."""
+    document = {"kind": kind, "version": FORMAT_VERSION, **fields}
+    with replacing(path) as part:
+        part.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: str | Path, kind: str) -> dict[str, Any]:
@@ -357,9 +369,14 @@ class OnnxCheck:
     exact_sums: bool = True  # whether sums of codes cannot saturate, on any processor
 
     @property
+    def integer_layers(self) -> int:
+        """How many quantized layers run as integer kernels."""
+        return list(self.runs_as.values()).count(KERNELS[0])
+
+    @property
     def integer_share(self) -> float:
-        """The share of quantized layers that run as integer kernels."""
-        return list(self.runs_as.values()).count(KERNELS[0]) / max(1, len(self.runs_as))
+        """The share of quantized layers that do."""
+        return self.integer_layers / max(1, len(self.runs_as))
 
     def to_json(self) -> dict[str, Any]:
         """Plain fields for a JSON file."""

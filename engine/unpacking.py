@@ -155,7 +155,7 @@ def metadata_of(packed: Packed) -> dict[str, str]:
 
 def in_order(content: bytes) -> bytes:
     """A safetensors file with its header in one order, so that equal networks are equal files."""
-    header, start = _header(content), LENGTH + int.from_bytes(content[:LENGTH], "little")
+    header, start = _header(content), _start(content)
     metadata = header.pop(METADATA)
     tensors = sorted(header.items(), key=lambda item: (item[1]["data_offsets"], item[0]))
     said = _compact({METADATA: dict(sorted(metadata.items())), **dict(tensors)}).encode()
@@ -215,23 +215,30 @@ def _read(path: str | Path) -> tuple[Packed, bytes]:
     return packed, content
 
 
+def _start(content: bytes) -> int:
+    """Where a safetensors file's tensors begin, as its head says."""
+    return LENGTH + int.from_bytes(content[:LENGTH], "little")
+
+
 def _header(content: bytes) -> dict[str, Any]:
     """The JSON at the head of a safetensors file.
 
     Raises:
         ValueError: If there is none.
     """
-    length = int.from_bytes(content[:LENGTH], "little")
-    if length > len(content) - LENGTH:
-        raise ValueError(f"its header claims {length} bytes, and the file has {len(content)}")
-    header = json.loads(content[LENGTH : LENGTH + length])
+    start = _start(content)
+    if start > len(content):
+        raise ValueError(
+            f"its header claims {start - LENGTH} bytes, and the file has {len(content)}"
+        )
+    header = json.loads(content[LENGTH:start])
     if not isinstance(header, dict):
         raise ValueError("its header is no object")
     return header
 
 
 def _tensors(header: Mapping[str, Any], content: bytes) -> dict[str, Stored]:
-    start = LENGTH + int.from_bytes(content[:LENGTH], "little")
+    start = _start(content)
     found = {}
     for name, told in header.items():
         if name != METADATA:
@@ -247,7 +254,7 @@ def _first_cut(content: bytes) -> str:
     """The first tensor that a file ends within; none where the header says of none."""
     try:
         header = _header(content)
-        start = LENGTH + int.from_bytes(content[:LENGTH], "little")
+        start = _start(content)
         ends = {x["data_offsets"][1]: name for name, x in header.items() if "data_offsets" in x}
         return next((ends[end] for end in sorted(ends) if start + end > len(content)), "")
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
@@ -394,9 +401,8 @@ def _check_floats(packed: Packed, name: str, count: int, *, scales: bool = False
 
 def sizes_of(packed: Packed, content: bytes) -> PackedFile:
     """What every byte of a file is, from what it holds and from its bytes."""
-    length = int.from_bytes(content[:LENGTH], "little")
-    header = content[LENGTH : LENGTH + length]
-    padding = length - len(header.rstrip(b" "))
+    start = _start(content)
+    said = len(content[LENGTH:start].rstrip(b" "))
     plan = len(_compact({"plan": _header(content)[METADATA]["plan"]}).encode()) - 2
     biases = {f"{name.removesuffix('weight')}bias" for name in packed.layout.weights}
     places = {name: (i, name) for i, name in enumerate(packed.layout.weights)}
@@ -412,8 +418,8 @@ def sizes_of(packed: Packed, content: bytes) -> PackedFile:
         items=(
             *items,
             PackedItem("plan", "plan", plan),
-            PackedItem("layout", "names, shapes, places and checksums", length - padding - plan),
-            PackedItem("container", "length and padding of the header", LENGTH + padding),
+            PackedItem("layout", "names, shapes, places and checksums", said - plan),
+            PackedItem("container", "length and padding of the header", start - said),
         ),
     )
 

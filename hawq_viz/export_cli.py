@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from engine import jobs
 from engine.analysis import Analysis
-from engine.jobs.folders import ONNX, PACKED, PLAN
-from engine.results import BitPlan, OnnxCheck
+from engine.jobs.folders import ONNX, PACKED
+from engine.results import PLAN_FILE, BitPlan, OnnxCheck
 from engine.workloads import DATA
 from hawq_viz.terminal import Bar, measured, show
 from hawq_viz.viewmodels import export as words
@@ -40,7 +40,7 @@ def export(arguments: argparse.Namespace) -> None:
     out = arguments.out = arguments.out or folder / NAMES[arguments.format]
     out.parent.mkdir(parents=True, exist_ok=True)
     result, lines = (_packed if arguments.format == "packed" else _onnx)(arguments, workload, model)
-    plan = out.with_name(f"{out.name.removesuffix(suffix)}.{PLAN}")
+    plan = out.with_name(f"{out.name.removesuffix(suffix)}.{PLAN_FILE}")
     assert isinstance(model.plan, BitPlan)
     model.plan.save(plan)
     result |= {"out": str(out), "plan": str(plan)}
@@ -59,7 +59,7 @@ def _network(arguments: argparse.Namespace) -> tuple["Workload", "nn.Module", Pa
         folder = run.artefact(QUANTIZED)
         file, weights = file or run.workload_file, weights or run.weights
         data = data or run.options.get("data")
-    plan = BitPlan.load(folder / PLAN)
+    plan = BitPlan.load(folder / PLAN_FILE)
     workload = load(plan.workload, file, data or DATA[0], weights)
     workload = replace(workload, name=plan.workload)
     return workload, load_quantized(workload, folder), folder
@@ -78,8 +78,7 @@ def _packed(
     if arguments.check:
         images, same = compare_packed(arguments.out, model, workload)
         result |= {"images": images, "same": same}
-        outcome = "are the same bit for bit" if same else "DIFFER"
-        lines.append(f"loaded again, its outputs on {images} test images {outcome}")
+        lines.append(words.loaded_again(images, same))
     return result, lines
 
 

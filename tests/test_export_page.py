@@ -8,8 +8,16 @@ from made_up import made_up_evaluation
 from made_up_runs import WORKLOAD, result, tuning_run, whole, write_run
 from test_pages import SUMMARY, launched, open_page, press, quantize_run, stands_out, texts
 
-from engine.jobs.folders import ONNX, PACKED, PLAN
-from engine.results import KERNELS, OnnxCheck, OnnxExport, OnnxLayer, PackedFile, PackedItem
+from engine.jobs.folders import ONNX, PACKED
+from engine.results import (
+    KERNELS,
+    PLAN_FILE,
+    OnnxCheck,
+    OnnxExport,
+    OnnxLayer,
+    PackedFile,
+    PackedItem,
+)
 from hawq_viz.components.export import SCRIPT
 from hawq_viz.figures import export as figures
 from hawq_viz.viewmodels import export
@@ -55,7 +63,7 @@ def told(same: bool = True) -> list[tuple[str, dict]]:
 
 def export_run(of: str, *events: tuple[str, dict], **more):
     folder = write_run("export", {"of": of, "data": "sample"}, ("started", {}), *events, **more)
-    for name in (PACKED, ONNX, PLAN):
+    for name in (PACKED, ONNX, PLAN_FILE):
         (folder / name).write_bytes(b"1" * 2048)
     return folder
 

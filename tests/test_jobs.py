@@ -23,7 +23,6 @@ from engine.jobs.folders import (
     EVENTS,
     ONNX,
     PACKED,
-    PLAN,
     PROCESS,
     RESERVE,
     SPEC,
@@ -37,6 +36,7 @@ from engine.jobs.turns import SLOT, line, take_ticket, turn
 from engine.jobs.work import training_seconds
 from engine.jobs.worker import sentence
 from engine.results import (
+    PLAN_FILE,
     BitPlan,
     Evaluation,
     FormatError,
@@ -888,7 +888,7 @@ def test_analyze_then_quantize_a_network_of_the_users_own(tmp_path):
     check = OnnxCheck.from_json(seen.results["onnx_check"])
     assert check.onnx is not None
     assert check.onnx.value == check.pytorch.value
-    assert BitPlan.load(seen.artefact(PLAN)) == saved
+    assert BitPlan.load(seen.artefact(PLAN_FILE)) == saved
 
 
 # A network whose path depends on its values: ONNX has no such thing.

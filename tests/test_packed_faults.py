@@ -16,7 +16,15 @@ from test_packed import WORKLOAD, images, plan_of
 from engine.packed import export_packed, load_packed
 from engine.quantized import quantize
 from engine.results import FormatError
-from engine.unpacking import METADATA, _checksum, packed_sizes, read_packed
+from engine.unpacking import (
+    DIGITS,
+    METADATA,
+    _checksum,
+    _header,
+    _tensors,
+    packed_sizes,
+    read_packed,
+)
 
 PLAN = plan_of({"first": 3, "second": 4, "up": 2}, {"second": 8, "fc": 4})
 FILES = 2000
@@ -48,6 +56,18 @@ def told_again(content: bytes, change: Callable[[dict[str, Any], dict[str, Any]]
     change(plan, layout)
     metadata |= {"plan": json.dumps(plan), "layout": json.dumps(layout)}
     return save(load(content), metadata | {"checksum": _checksum(metadata)})
+
+
+def with_tensor(content: bytes, name: str, tensor: torch.Tensor) -> bytes:
+    """The file with another tensor in the place of one, and checksums that fit."""
+    metadata, tensors = header_of(content)[1][METADATA], load(content)
+    tensors[name] = tensor
+    first = save(tensors, metadata)
+    place, layout = DIGITS * sorted(tensors).index(name), json.loads(metadata["layout"])
+    checksum = _tensors(_header(first), first)[name].checksum(name)
+    before, after = layout["checksums"][:place], layout["checksums"][place + DIGITS :]
+    metadata["layout"] = json.dumps(layout | {"checksums": before + checksum + after})
+    return save(tensors, metadata | {"checksum": _checksum(metadata)})
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -201,21 +221,27 @@ def test_deep_nesting_is_refused(packed: bytes, tmp_path: Path) -> None:
 def test_grids_of_impossible_numbers_are_refused(
     name: str, value: float, packed: bytes, tmp_path: Path
 ) -> None:
-    metadata, tensors = header_of(packed)[1][METADATA], load(packed)
-    tensors[name][0] = value
+    changed = load(packed)[name]
+    changed[0] = value
     path = tmp_path / "net.safetensors"
-    first = save(tensors, metadata)
-    path.write_bytes(first)
-    layout = json.loads(metadata["layout"])
-    names = sorted(tensors)
-    place = 8 * names.index(name)
-    from engine.unpacking import _header, _tensors
+    refused(path, with_tensor(packed, name, changed), f"'{name}' holds a number that can be none")
 
-    checksum = _tensors(_header(first), first)[name].checksum(name)
-    layout["checksums"] = layout["checksums"][:place] + checksum + layout["checksums"][place + 8 :]
-    metadata["layout"] = json.dumps(layout)
-    metadata["checksum"] = _checksum(metadata)
-    refused(path, save(tensors, metadata), f"'{name}' holds a number that can be none")
+
+@pytest.mark.parametrize(
+    ("bias", "differs"),
+    [
+        (torch.zeros(4), "first.bias has shape [4], not [5]"),
+        (torch.zeros(5).long(), "first.bias is of type int64, not torch.float32"),
+    ],
+)
+def test_a_bias_that_its_layer_cannot_take_is_refused(
+    bias: torch.Tensor, differs: str, packed: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(with_tensor(packed, "first.bias", bias))
+    message = f"{path} must hold the weights of Net, but {differs}."
+    with pytest.raises(FormatError, match=f"^{re.escape(message)}$"):
+        load_packed(path, WORKLOAD.model)
 
 
 def test_a_tensor_of_an_unknown_type_is_refused(packed: bytes, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from engine.results import FormatError, read_json, reading, write_json
 
 CANCEL = "CANCEL"  # is there once someone has asked the run to stop
 CHECKPOINT = "checkpoint.pt"
-PACKED, ONNX, PLAN = "network.packed.safetensors", "network.onnx", "plan.json"  # of an export
+PACKED, ONNX = "network.packed.safetensors", "network.onnx"  # of an export
 EVENTS = "events.jsonl"
 LOG = "log.txt"
 PROCESS = "proc.json"

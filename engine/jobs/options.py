@@ -25,6 +25,7 @@ ANALYZE_OPTIONS = (
     "activation_range",
 )
 QUANTIZER_OPTIONS = ("scheme", "weight_granularity", "weight_range")
+QUANTIZING = ("quantize", "finetune")  # kinds of run that make the network of a plan
 RECIPE_OPTIONS = tuple(field.name for field in fields(Recipe))
 FINETUNE_OPTIONS = (*RECIPE_OPTIONS, "seed", "checkpoint_every")
 OPTIONS = {
@@ -78,7 +79,7 @@ def check_options(kind: str, workload: str, options: Mapping[str, Any], *, known
 
 
 def _check_exported(workload: str, run: RunView) -> None:
-    quantized = run.kind in ("quantize", "finetune") and run.state == "finished"
+    quantized = run.kind in QUANTIZING and run.state == "finished"
     if not quantized or run.workload != workload:
         raise ValueError(
             f"of must be a finished run that quantized {workload!r}, got {run.id}: "

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from engine.analysis import Analysis
 from engine.jobs.events import EventWriter, Row
-from engine.jobs.folders import CHECKPOINT, EVENTS, ONNX, PACKED, PLAN, Spec
+from engine.jobs.folders import CHECKPOINT, EVENTS, ONNX, PACKED, Spec
 from engine.jobs.reading import EventReader
 from engine.jobs.runs import view
 from engine.recipe import Recipe
-from engine.results import BitPlan, Evaluation, Progress
+from engine.results import PLAN_FILE, BitPlan, Evaluation, Progress
 from engine.workloads import DATA, load_workload, load_workload_file
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def measure_plan(
     again = partial(workload.command, "quantize", **given)
     commands = {
         "float": workload.command("evaluate", **given),
-        "plan": again(plan=folder / "plan.json", out=folder),
+        "plan": again(plan=folder / PLAN_FILE, out=folder),
     }
     if uniform is not None:
         models["uniform"] = quantize(workload, uniform, progress=progress)
@@ -168,7 +168,7 @@ def _finetune(
     said = EventReader(folder / EVENTS).rows()
     done = {row["name"] for row in said if row["event"] == "result"}
     out = folder / QUANTIZED
-    again = partial(workload.command, "quantize", plan=out / "plan.json", out=out)
+    again = partial(workload.command, "quantize", plan=out / PLAN_FILE, out=out)
     untrained: dict[str, tuple[Callable[[], Any], str]] = {
         "float": (lambda: workload.model, workload.command("evaluate")),
         "plan": (lambda: quantize(workload, plan, progress=events.progress), again()),
@@ -207,7 +207,7 @@ def _export(
     from engine.workloads import example_image
 
     model = load_quantized(workload, view(options["of"]).artefact(QUANTIZED))
-    plan_of(model).save(folder / PLAN)
+    plan_of(model).save(folder / PLAN_FILE)
     packed = export_packed(model, folder / PACKED)
     images, same = compare_packed(folder / PACKED, model, workload)
     told = {"file": packed.to_json(), "images": images, "same": same}

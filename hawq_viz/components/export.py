@@ -6,7 +6,8 @@ from pathlib import Path
 import streamlit as st
 
 from engine import jobs
-from engine.jobs.folders import ONNX, PACKED, PLAN
+from engine.jobs.folders import ONNX, PACKED
+from engine.results import PLAN_FILE
 from hawq_viz import networks, state
 from hawq_viz.components.chart import chart, numbers
 from hawq_viz.components.runs import REFUSED, next_button, refusal, watch
@@ -21,7 +22,7 @@ FILES = {  # of an export, and what each is for
         "As small as promised; `engine.load_packed` makes the network of it",
     ),
     ONNX: ("ONNX", "For ONNX Runtime and what else reads ONNX"),
-    PLAN: ("Plan", "The bits and how they were chosen, for `hawq-viz quantize --plan`"),
+    PLAN_FILE: ("Plan", "The bits and how they were chosen, for `hawq-viz quantize --plan`"),
 }
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from engine.results import KERNELS, BitPlan, OnnxCheck, OnnxExport, PackedFile
+from engine.results import BitPlan, OnnxCheck, OnnxExport, PackedFile
 from hawq_viz.figures.costs import NAMES, cost_of, cost_text
 from hawq_viz.viewmodels.plans import size_text
 from hawq_viz.viewmodels.studies import budgets_text
@@ -31,6 +31,15 @@ READ_SIZES = (
 PADDED = (
     "Weights of 1 to 3 bits are stored in 4-bit containers, for ONNX Runtime refuses 2-bit weights "
     "beside 8-bit activations; 5 to 7 bits in 8. The packed file has them at their size."
+)
+SATURATION = (
+    "On an x86 processor without VNNI, set session.x64quantprecision to 1 in the session's "
+    "configuration, as was done here: ONNX Runtime's sums of 8-bit products saturate otherwise, "
+    "and accuracy is lost."
+)
+SATURATED = (
+    "This network's weights are read in several places, and ONNX Runtime cannot keep its sums of "
+    "8-bit products from saturating there: on an x86 processor without VNNI accuracy is lost."
 )
 
 # What a plan remembers that is no argument of the call that made it.
@@ -95,19 +104,6 @@ def _is_within(plan: BitPlan) -> bool:
     return cost == "size" or cost in plan.costs
 
 
-SATURATION = (
-    "On an x86 processor without VNNI, set session.x64quantprecision to 1 in the session's "
-    "configuration, as was done here: ONNX Runtime's sums of 8-bit products saturate otherwise, "
-    "and accuracy is lost."
-)
-
-
-SATURATED = (
-    "This network's weights are read in several places, and ONNX Runtime cannot keep its sums of "
-    "8-bit products from saturating there: on an x86 processor without VNNI accuracy is lost."
-)
-
-
 def exports_of(seen: Iterable["RunView"], run: "RunView") -> list["RunView"]:
     """Runs that have written, or will, what a run made, in their order."""
     return [one for one in seen if one.kind == "export" and one.options.get("of") == run.id]
@@ -157,6 +153,12 @@ def packed_says(file: PackedFile) -> str:
     )
 
 
+def loaded_again(images: int, same: bool) -> str:
+    """What trying a packed file has shown."""
+    outcome = "are the same bit for bit" if same else "DIFFER"
+    return f"loaded again, its outputs on {images} test images {outcome}"
+
+
 def sizes_alt(file: PackedFile) -> str:
     """The sizes in words."""
     parts = (f"{kind} {count:,}" for kind, count in file.by_kind.items() if count)
@@ -184,19 +186,18 @@ def onnx_says(check: OnnxCheck) -> str:
         return f"ONNX Runtime {check.runtime} does not run it: {check.refused}."
     ours, theirs = check.pytorch, check.onnx
     apart = 100 * (theirs.value - ours.value)
-    integer = list(check.runs_as.values()).count(KERNELS[0])
     return (
         f"In ONNX Runtime {check.runtime} it reaches {theirs.metric_name} {theirs.value:.2%} on "
         f"{theirs.samples:,} test images, {apart:+.2f} points against {ours.value:.2%} in PyTorch; "
-        f"no output is more than {check.largest_difference:.2g} apart. {integer} of "
-        f"{len(check.runs_as)} layers run as integer kernels."
+        f"no output is more than {check.largest_difference:.2g} apart. "
+        f"{check.integer_layers} of {len(check.runs_as)} layers run as integer kernels."
     )
 
 
 def onnx_notes(export: OnnxExport, check: OnnxCheck | None) -> list[str]:
     """What to know of a file before it is used elsewhere."""
     notes = [PADDED] if any(layer.padded for layer in export.layers) else []
-    if check is not None and KERNELS[0] in check.runs_as.values():
+    if check is not None and check.integer_layers:
         notes.append(SATURATION if check.exact_sums else SATURATED)
     return notes
 
@@ -206,7 +207,7 @@ def verdict(run: "RunView") -> str:
     told, (_, check) = run.results["packed"], onnx_of(run)
     file = packed_of(run)
     assert file is not None
-    same = "are the same bit for bit" if told["same"] else "DIFFER"
-    says = f"{packed_says(file)} Loaded again, its outputs on {told['images']} test images {same}."
+    tried = loaded_again(told["images"], told["same"])
+    says = f"{packed_says(file)} {tried[0].upper()}{tried[1:]}."
     refused = run.results.get("onnx", {}).get("refused")
     return says + (f" {onnx_says(check)}" if check else f" No ONNX file: {refused}")

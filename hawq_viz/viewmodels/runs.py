@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from engine.jobs.options import QUANTIZING as QUANTIZING
 from engine.results import BitPlan, metric_text
 from hawq_viz.viewmodels.plans import size_text
 
@@ -18,7 +19,6 @@ RECIPES = {
     "post": "Post-training only",
 }
 NO_RECIPE = "post"  # a run of kind "quantize": rounded and measured, nothing trained
-QUANTIZING = ("quantize", "finetune")  # kinds of run that follow a plan
 LIVE = ("queued", "running")
 TITLES = {"analyze": "the analysis", "export": "the files"}
 BITS_OF = ("weight_bits", "activation_bits")  # fields of a plan
