@@ -30,9 +30,11 @@ serve_plotly()
 state.restore()
 page = st.navigation(
     [
+        st.Page("../pages/home.py", title="Home", icon=":material/home:", default=True),
         st.Page("../pages/sensitivity.py", title="Sensitivity", icon=":material/bar_chart:"),
-        st.Page("../pages/frontier.py", title="Frontier", icon=":material/timeline:", default=True),
+        st.Page("../pages/frontier.py", title="Frontier", icon=":material/timeline:"),
         st.Page("../pages/quantize.py", title="Quantize", icon=":material/compress:"),
+        st.Page("../pages/runs.py", title="Runs", icon=":material/list:"),
         st.Page("../pages/export.py", title="Export", icon=":material/inventory_2:"),
     ]
 )

@@ -29,10 +29,17 @@ STUDIES = 16  # kept in memory
 TABLES = 16  # of latencies, likewise
 LEAST, MOST = 1e-6, 1e18  # that a budget may be, whatever its unit
 UNDOS = 50
-SENSITIVITY = "../pages/sensitivity.py"
+SENSITIVITY, FRONTIER = "../pages/sensitivity.py", "../pages/frontier.py"
 SECONDS_UNSEEN = 1.0  # after a script run, that a browser may take to see the URL it changed
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,120}")
 BITS = re.compile(r"[1-8]{1,1000}")
+LOCKED = re.compile(r"\d{1,4}:[1-8](,\d{1,4}:[1-8])*")
+TIED = re.compile(r"\d{1,4}(-\d{1,4})+(,\d{1,4}(-\d{1,4})+)*")
+WIDTHS = re.compile(r"1?2?3?4?5?6?7?8?")
+PINNED = re.compile(r"[1-8]{1,1000}(\.[1-8]{1,1000})?|\.[1-8]{1,1000}")
+SORTS = ("trace", "omega")
+MOST_PINS = 3
+LONGEST = 6_000  # letters of one parameter
 FIXED = re.compile(rf"[1-8]|{PLANNED}")
 DIGEST = re.compile(r"[0-9a-f]{12}")
 MOST_LETTERS = 200  # of the name of an activation or a network
@@ -58,7 +65,18 @@ class View:
     bits: str = ""  # of an opened plan, a digit a layer; none: the frontier's plan of that budget
     abits: str = ""  # the same of its activations
     activation: str = ""  # the one looked at closely; none: the most sensitive
-    at: int | None = None  # bits at which it is
+    layer: str = ""  # likewise
+    at: int | None = None  # bits at which they are
+    sort: str = ""  # what layers are sorted by; none: forward order
+    locked: str = ""  # bits of layers that are held, as POSITION:BITS, parted by commas
+    alocked: str = ""  # the same of activations
+    tied: str = ""  # positions of layers that share their bits, as 1-3-5, groups parted by commas
+    widths: str = ""  # bit widths that may be used, a digit each; none: all that were analyzed
+    pins: str = ""  # pinned plans as BITS or BITS.ABITS, parted by commas
+    low: float | None = None  # ends of the part of the cost axis that is looked at
+    high: float | None = None
+    band: str = ""  # "on": how certain the frontier is, is shown
+    compare: str = ""  # two runs set side by side, parted by a comma
 
     @property
     def overlaid(self) -> tuple[str, ...]:
@@ -97,9 +115,11 @@ def encode(view: View) -> dict[str, str]:
 def decode(parameters: Mapping[str, str]) -> View:
     """Read a view from query parameters; what no view could have written is passed over."""
     found: dict[str, str | float] = {
-        name: parameters[name] for name, known in KNOWN.items() if known(parameters.get(name, ""))
+        name: text
+        for name, known in KNOWN.items()
+        if len(text := parameters.get(name, "")) <= LONGEST and known(text)
     }
-    for name in COSTS:
+    for name in (*COSTS, "low", "high"):
         try:
             budget = float(parameters[name])
         except (KeyError, ValueError):
@@ -116,6 +136,16 @@ def _overlaid(text: str) -> bool:
     return len(runs) <= MOST_OVERLAID and all(map(IDENTIFIER.fullmatch, runs))
 
 
+def _pinned(text: str) -> bool:
+    pins = text.split(",")
+    return len(pins) <= MOST_PINS and all(map(PINNED.fullmatch, pins))
+
+
+def _compared(text: str) -> bool:
+    runs = text.split(",")
+    return len(runs) == 2 and all(map(IDENTIFIER.fullmatch, runs))
+
+
 def _is_name(text: str) -> bool:
     """Whether it may name something that is looked up, and is never a path."""
     return 0 < len(text) <= MOST_LETTERS and text.isprintable()
@@ -124,13 +154,21 @@ def _is_name(text: str) -> bool:
 # What a text in the URL must be to be taken.
 KNOWN: dict[str, Callable[[str], object]] = {
     **dict.fromkeys(("analysis", "run"), IDENTIFIER.fullmatch),
-    **dict.fromkeys(("workload", "activation"), _is_name),
+    **dict.fromkeys(("workload", "activation", "layer"), _is_name),
     "cost": (*COSTS, SEVERAL).__contains__,
     "fixed": FIXED.fullmatch,
     "table": DIGEST.fullmatch,
     "overlay": _overlaid,
     "bits": BITS.fullmatch,
     "abits": BITS.fullmatch,
+    "sort": SORTS.__contains__,
+    "locked": LOCKED.fullmatch,
+    "alocked": LOCKED.fullmatch,
+    "tied": TIED.fullmatch,
+    "widths": WIDTHS.fullmatch,
+    "pins": _pinned,
+    "band": ("on",).__contains__,
+    "compare": _compared,
 }
 
 
@@ -312,7 +350,7 @@ def require_study() -> Study:
     analysis = require_analysis()
     if lacks_table(analysis):
         st.info("The times of the layers are not here any more: load the table again.")
-        st.page_link("../pages/frontier.py", label="To the table", icon=":material/timeline:")
+        st.page_link(FRONTIER, label="To the table", icon=":material/timeline:")
         st.stop()
     try:
         return _found(analysis)
@@ -326,7 +364,7 @@ def require_plan(study: Study) -> BitPlan:
         return picked(study)
     except ValueError as error:
         st.error(str(error))
-        st.page_link("../pages/frontier.py", label="Pick a plan", icon=":material/timeline:")
+        st.page_link(FRONTIER, label="Pick a plan", icon=":material/timeline:")
         st.stop()
 
 

@@ -34,7 +34,7 @@ def open_page(name: str = "frontier", **parameters: str) -> AppTest:
     app = AppTest.from_file(APP, default_timeout=60)
     app.query_params.update(parameters)
     app.run()
-    if name != "frontier":
+    if name != "home":
         app.switch_page(f"../pages/{name}.py").run()
     assert not app.exception
     return app

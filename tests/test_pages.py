@@ -49,7 +49,7 @@ def open_page(name: str = "frontier", **parameters: str) -> AppTest:
     app = AppTest.from_file(APP, default_timeout=60)
     app.query_params.update(parameters)
     app.run()
-    return app if name == "frontier" else app.switch_page(f"../pages/{name}.py").run()
+    return app if name == "home" else app.switch_page(f"../pages/{name}.py").run()
 
 
 def metrics(app: AppTest) -> list[str]:

@@ -21,6 +21,11 @@ sizes = st.one_of(st.none(), st.floats(min_value=0.125, max_value=1e15))
 overlays = st.lists(identifiers.filter(bool), max_size=5).map(",".join)
 
 
+places = st.integers(0, 9999).map(str)
+locks = st.dictionaries(places, st.integers(1, 8), max_size=4).map(
+    lambda held: ",".join(f"{place}:{bits}" for place, bits in held.items())
+)
+pins = st.tuples(opened, opened).filter(any).map(lambda x: f"{x[0]}.{x[1]}" if x[1] else x[0])
 views = st.builds(
     View,
     workload=identifiers,
@@ -35,6 +40,17 @@ views = st.builds(
     abits=opened,
     activation=st.one_of(st.just(""), st.sampled_from(("conv<1>", "layer1.0 é/ü", "a&b=c"))),
     at=st.one_of(st.none(), st.integers(1, 8)),
+    layer=st.one_of(st.just(""), st.sampled_from(("conv<1>", "layer1.0 é/ü", "a&b=c"))),
+    sort=st.sampled_from(("", *state.SORTS)),
+    locked=locks,
+    alocked=locks,
+    tied=st.lists(st.lists(places, min_size=2, max_size=4).map("-".join), max_size=3).map(",".join),
+    widths=st.sets(st.sampled_from("12345678")).map(lambda widths: "".join(sorted(widths))),
+    pins=st.lists(pins, max_size=state.MOST_PINS).map(",".join),
+    low=sizes,
+    high=sizes,
+    band=st.sampled_from(("", "on")),
+    compare=st.lists(identifiers.filter(bool), min_size=2, max_size=2).map(",".join),
 )
 
 

@@ -23,7 +23,7 @@ def main(address: str = "http://127.0.0.1:8501/", quantize: str = "") -> None:
             args=["--no-sandbox", "--disable-background-networking"],
         )
         page = browser.new_page(viewport={"width": 1280, "height": 720}, color_scheme="light")
-        page.goto(address + quantize, timeout=PATIENCE)
+        page.goto(address + (quantize or "frontier"), timeout=PATIENCE)
         page.locator(".chart[data-drawn]").nth(1).wait_for(timeout=PATIENCE)
         page.get_by_test_id("stStatusWidget").wait_for(state="detached", timeout=PATIENCE)
         page.wait_for_timeout(1000)

@@ -62,7 +62,7 @@ def test_weights_and_inputs_are_pointed_at_together_and_a_click_looks_closer(
 
 
 def test_a_click_on_the_frontier_over_bops_picks_both_bit_widths(page: Page, address: str):
-    page.goto(address + "?cost=bops")
+    page.goto(address + "frontier?cost=bops")
     settled(page)
     before = page.get_by_test_id("stMetricValue").all_inner_texts()
     click(page, BOPS, page.locator(BOPS).evaluate(MIDDLE))
@@ -85,7 +85,7 @@ def test_a_latency_table_is_loaded_and_drawn(page: Page, address: str, tmp_path)
     filled = [f"{row}{sum(map(int, row.split(',')[1:3])) / 100}" for row in rows]
     (tmp_path / "mine.csv").write_text("\n".join([head, *filled]))
     (tmp_path / "short.csv").write_text("layer,w_bits,ms\n")
-    page.goto(address + "?cost=latency")
+    page.goto(address + "frontier?cost=latency")
     expect(page.get_by_text("Latency is counted by your own measurements")).to_be_visible(
         timeout=60_000
     )

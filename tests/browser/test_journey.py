@@ -50,7 +50,7 @@ POINT = """kib => {
 
 
 def test_from_the_frontier_to_a_measured_plan(page: Page, address: str):
-    page.goto(address)
+    page.goto(address + "frontier")
     settled(page)
     suggested = page.locator(SIZE).inner_text()
 
@@ -110,7 +110,7 @@ def test_three_bits_worth_of_size_climbs_back_and_is_finished_on_return(
     page: Page, context: BrowserContext, address: str
 ):
     uniform = Analysis.load(stored_analysis("resnet20-cifar10")).uniform(3).size_bytes
-    page.goto(address)
+    page.goto(address + "frontier")
     settled(page)
     point = page.evaluate(POINT, uniform / 1024)
     page.mouse.move(point["x"], point["y"])
@@ -146,7 +146,7 @@ def test_three_bits_worth_of_size_climbs_back_and_is_finished_on_return(
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_charts_take_the_colours_of_the_page(page: Page, address: str, theme: str):
     page.emulate_media(color_scheme=theme)
-    for path in ("", "sensitivity", "quantize"):
+    for path in ("frontier", "sensitivity", "quantize"):
         page.goto(address + path)
         settled(page)
         ink = page.locator(".chart").first.evaluate("chart => chart.layout.font.color")
@@ -160,7 +160,7 @@ def test_a_saved_plan_opens_with_its_own_bits(page: Page, address: str, tmp_path
     plan = analysis.plan_of(bits)
     plan.save(tmp_path / "plan.json")
     (tmp_path / "cut.json").write_text((tmp_path / "plan.json").read_text()[:-20])
-    page.goto(address)
+    page.goto(address + "frontier")
     settled(page)
     page.get_by_test_id("stPopoverButton").locator("visible=true").last.click()
     page.locator("input[type=file]").set_input_files(tmp_path / "cut.json")

@@ -53,7 +53,7 @@ def test_uploaded_weights_are_analyzed_as_they_are(page: Page, address: str, tmp
     expect(chart).to_be_visible(timeout=1000 * SECONDS_TO_ANALYZE)
 
     # The next visitor finds them in the list.
-    page.goto(address)
+    page.goto(f"{address}frontier")
     settled(page)
     page.get_by_role("combobox", name="Network").first.click()
     expect(page.get_by_role("option", name=f"resnet20-cifar10@{named}")).to_be_visible()
