@@ -1,13 +1,15 @@
 """What rounding alone was measured to leave, in words and tables."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from engine.analysis import Analysis
+from engine.jobs.options import QUANTIZING
 from engine.latency import FLOAT_BITS
 from engine.results import BitPlan, Evaluation, metric_text
 from hawq_viz.figures.costs import KIB, cost_text
@@ -33,6 +35,62 @@ ROUNDING = {
         {"float": "on scales of its own", "integer": "on one scale, for integers"},
     ),
 }
+
+
+@dataclass(frozen=True)
+class MeasuredPlan:
+    """A plan and what a run has measured of its network."""
+
+    run: "RunView"
+    stage: str  # as the run's result is called: plan or uniform (rounded), or finetuned
+    plan: BitPlan
+    evaluation: Evaluation
+    reference: Evaluation | None  # the float network on the same images, where that was measured
+
+    @property
+    def rounded(self) -> bool:
+        """Whether it was only rounded, not trained."""
+        return self.stage != "finetuned"
+
+
+STAGES = {"plan": "plan", "uniform": "uniform", "finetuned": "plan"}  # result → option: its plan
+
+
+def measured_plans(runs: Iterable["RunView"]) -> list[MeasuredPlan]:
+    """Every plan that these runs have measured on all their test images, in their order.
+
+    A run that goes on, or was cut, counts with what it has measured; what cannot be read is passed
+    over.
+    """
+    found = []
+    for run in runs:
+        whole = evaluation_of(run, "float")
+        for stage, option in STAGES.items():
+            evaluation = evaluation_of(run, stage)
+            if run.kind not in QUANTIZING or evaluation is None:
+                continue
+            with suppress(KeyError, TypeError, ValueError, AttributeError):
+                plan = BitPlan(**run.options[option])
+                if not math.isfinite(plan.omega + plan.size_bytes):
+                    continue
+                same = whole is not None and on_same_images(whole, evaluation)
+                found.append(MeasuredPlan(run, stage, plan, evaluation, whole if same else None))
+    return found
+
+
+def evaluation_of(run: "RunView", name: str) -> Evaluation | None:
+    """What a run has measured under a name; None if it has not, or that cannot be read."""
+    with suppress(KeyError, TypeError, ValueError, AttributeError):
+        found = Evaluation.from_json(run.results[name])
+        numbers = (found.value, *found.interval, found.samples, found.loss, found.loss_sem)
+        return found if all(map(math.isfinite, numbers)) else None
+    return None
+
+
+def on_same_images(a: Evaluation, b: Evaluation) -> bool:
+    """Whether two networks were measured on the same images, with the same labels."""
+    (x, y) = ((found.provenance.fingerprint, found.samples) for found in (a, b))
+    return x == y
 
 
 def rounded_so(plan: BitPlan, chosen: Mapping[str, Any]) -> BitPlan:
