@@ -16,7 +16,10 @@ from engine.results import BitPlan, Evaluation, metric_text
 from hawq_viz.terminal import DONE, FAILED, Bar, measured, say, show
 
 NETWORKS = ("float", "plan", "uniform", "finetuned")  # that a run may have measured
-FIELDS = ("id", "kind", "workload", "state", "created", "done", "total", "note", "place", "error")
+FIELDS = (
+    *("id", "kind", "workload", "state", "created", "title", "remark"),
+    *("done", "total", "note", "place", "error"),
+)
 LOG_LINES = 20  # shown of a failed run
 
 
@@ -24,7 +27,9 @@ def list_runs(arguments: argparse.Namespace) -> None:
     """List all runs, the newest first."""
     runs = jobs.list_runs()
     width = max([len(run.id) for run in runs], default=0)
-    lines = [f"{run.id:{width}}  {run.state:9}  {_how_far(run)}".rstrip() for run in runs]
+    lines = [
+        f"{run.id:{width}}  {run.state:9}  {_titled(run)}{_how_far(run)}".rstrip() for run in runs
+    ]
     result = {"folder": str(jobs.runs_folder()), "runs": [_fields(run) for run in runs]}
     show(arguments, result, *(lines or [f"no runs in {jobs.runs_folder()}"]))
 
@@ -65,6 +70,15 @@ def delete_run(arguments: argparse.Namespace) -> int:
     jobs.delete(run_id)
     show(arguments, {"id": run_id, "deleted": True}, f"{run_id} is deleted")
     return DONE
+
+
+def describe_run(arguments: argparse.Namespace) -> None:
+    """Give a run a title, a remark or both; an empty one takes it away."""
+    if arguments.title is None and arguments.remark is None:
+        raise ValueError("--title or --remark must be given, got neither.")
+    jobs.describe(arguments.run_id, title=arguments.title, remark=arguments.remark)
+    run = jobs.view(arguments.run_id)
+    show(arguments, _fields(run), f"{run.id} is called {run.title or 'nothing'}", *_remark(run))
 
 
 def finetune(arguments: argparse.Namespace, plan: BitPlan) -> int:
@@ -131,25 +145,35 @@ def add_runs(commands: Any, epilog: str) -> None:
         made.add_argument("--json", action="store_true", help="print the result as one JSON line")
         return made
 
-    listing = command(commands, "runs", list_runs, "list runs; show, watch, stop or remove one")
+    listing = command(
+        commands, "runs", list_runs, "list runs; show, watch, name, stop or remove one"
+    )
     verbs = listing.add_subparsers(metavar="VERB")
     for name, run, purpose in (
         ("show", show_run, "what it is, how far, and what it has found"),
         ("watch", watch_run, "follow it to its end"),
         ("cancel", cancel_run, "stop it; what it has done is kept"),
         ("resume", resume_run, "go on with one that failed, crashed or was cancelled"),
+        ("describe", describe_run, "give it a title or a remark"),
         ("delete", delete_run, "remove one that is over"),
     ):
         made = command(verbs, name, run, purpose)
         made.add_argument("run_id", metavar="RUN", help="its id, as `hawq-viz runs` lists it")
         if name == "delete":
             made.add_argument("--yes", action="store_true", help="do not ask")
+        if name == "describe":
+            made.add_argument("--title", help="what to call it, in a line; empty: nothing")
+            made.add_argument("--remark", help="what to say of it; empty: nothing")
 
 
 def _show(arguments: argparse.Namespace, run: jobs.RunView) -> None:
     found = {"folder": str(run.folder), "options": run.options, "results": run.results}
-    lines = [f"{run.kind} {run.workload}, made {run.created}: {_how_far(run, with_state=True)}"]
-    lines += _found(run)
+    how_far = _how_far(run, with_state=True)
+    lines = [
+        f"{_titled(run)}{run.kind} {run.workload}, made {run.created}: {how_far}",
+        *_remark(run),
+        *_found(run),
+    ]
     if run.resumable:
         lines += [*_log(run), f"`hawq-viz runs resume {run.id}` goes on with it"]
     show(arguments, _fields(run) | found, *lines, f"in {run.folder}")
@@ -166,6 +190,15 @@ def _fields(run: jobs.RunView) -> dict[str, Any]:
     """A run in short, as plain JSON."""
     rates = {"eta_seconds": run.eta_seconds, "steps_per_second": run.steps_per_second}
     return {name: getattr(run, name) for name in FIELDS} | rates | {"resumable": run.resumable}
+
+
+def _titled(run: jobs.RunView) -> str:
+    """What people call it, before anything else that is said of it."""
+    return f"“{run.title}”: " if run.title else ""
+
+
+def _remark(run: jobs.RunView) -> list[str]:
+    return [f"  {line}" for line in run.remark.splitlines()]
 
 
 def _how_far(run: jobs.RunView, *, with_state: bool = False) -> str:

@@ -502,6 +502,26 @@ def test_a_run_is_cancelled_resumed_and_deleted(capsys, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("runs")
+def test_a_run_gets_a_title_and_a_remark(capsys):
+    run_id = written_run("started", "result", "finished")
+    code, said, _ = run(capsys, "runs", "describe", run_id, "--title", "Best", "--remark", "a\nb")
+    assert (code, said) == (0, f"{run_id} is called Best\n  a\n  b\n")
+    assert "  finished   “Best”: plan 83.00%" in run(capsys, "runs")[1]
+    said = run(capsys, "runs", "show", run_id)[1]
+    assert said.startswith("“Best”: quantize tiny, made ")
+    assert "\n  a\n  b\nplan " in said
+    code, said, _ = run(capsys, "runs", "describe", run_id, "--title", "", "--json")
+    found = one_json_line(said)
+    assert (code, found["title"], found["remark"]) == (0, "", "a\nb")
+    assert run(capsys, "runs", "describe", run_id) == (
+        2,
+        "",
+        "hawq-viz: --title or --remark must be given, got neither.\n",
+    )
+    assert run(capsys, "runs", "describe", run_id, "--title", "x" * 81)[0] == 2
+
+
+@pytest.mark.usefixtures("runs")
 @pytest.mark.parametrize("verb", ["show", "watch", "cancel", "resume", "delete"])
 def test_an_unknown_run_is_bad_usage(capsys, verb):
     code, out, err = run(capsys, "runs", verb, "20260101-000000-analyze-a-0000")

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from engine.jobs.descriptions import Description
 from engine.jobs.events import FINAL, Row
 from engine.jobs.folders import CANCEL, EVENTS, LOG, RUN_ID, Spec, run_folder, runs_folder
 from engine.jobs.processes import is_alive
@@ -50,6 +51,8 @@ class RunView:
     cancelling: bool = False  # whether it was asked to stop and has not yet
     workload_file: str | None = None  # FILE.py:FUNCTION that makes the workload, if not by name
     weights: str | None = None  # file of the network's weights, if not the published ones
+    title: str = ""  # what people call it: any text, to be escaped where it is shown
+    remark: str = ""  # what they say of it; likewise, over lines
 
     @property
     def resumable(self) -> bool:
@@ -127,7 +130,7 @@ def state_of(folder: Path) -> str:
 
 
 def _view(folder: Path, waiting: list[str] | None) -> RunView:
-    spec = Spec.load(folder)
+    spec, described = Spec.load(folder), Description.load(folder)
     state, rows = _look(folder)
     if state == "queued" and waiting is None:
         waiting = line(folder.parent)
@@ -154,6 +157,8 @@ def _view(folder: Path, waiting: list[str] | None) -> RunView:
         cancelling=live and (folder / CANCEL).exists(),
         workload_file=spec.workload_file,
         weights=spec.weights,
+        title=described.title,
+        remark=described.remark,
     )
 
 
