@@ -3,10 +3,11 @@
     python sample_models/train.py resnet20-cifar10 --epochs 56
 
 A linear warm-up and a cosine schedule, and perhaps a second cosine after it (Loshchilov and Hutter,
-"SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017). Each epoch draws from a
-generator seeded by (seed, epoch), so that a training cut after any epoch continues as if nothing
-had happened. The last epoch counts: the test images are looked at for the log only and choose
-nothing.
+"SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017). The first epochs may see smaller
+images, which cost less (Tan and Le, "EfficientNetV2: Smaller Models and Faster Training", ICML
+2021). Each epoch draws from a generator seeded by (seed, epoch), so that a training cut after any
+epoch continues as if nothing had happened. The last epoch counts: the test images are looked at
+for the log only and choose nothing.
 """
 
 import argparse
@@ -189,6 +190,31 @@ def learning_rate(step: int, steps_an_epoch: int, recipe: Recipe) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * share))
 
 
+def image_size(epoch: int, recipe: Recipe) -> int | None:
+    """Pixels along an edge of the images of an epoch, counted from 0; None for their own size."""
+    for size, epochs in recipe.get("smaller", ()):
+        if epoch < epochs:
+            return int(size)
+        epoch -= epochs
+    return None
+
+
+def smaller(images: Tensor, size: int | None) -> Tensor:
+    """Images [N, C, H, W] with this many pixels along an edge; unchanged without one."""
+    if size is None:
+        return images
+    shrunk = F.interpolate(images, size, mode="bilinear", antialias=True)
+    return shrunk.contiguous(memory_format=torch.channels_last)
+
+
+def sizes(text: str) -> tuple[int, int]:
+    """SIZE:EPOCHS from the command line."""
+    size, epochs = map(int, text.split(":"))
+    if size < 1 or epochs < 1:
+        raise ValueError
+    return size, epochs
+
+
 def first_cosine(recipe: Recipe) -> Recipe:
     """What of a recipe counts until the second cosine begins."""
     return {key: value for key, value in recipe.items() if key not in MORE}
@@ -245,13 +271,13 @@ def train(
         generator = torch.Generator().manual_seed(seed * 10_000 + epoch)
         order = torch.randperm(len(task.train), generator=generator)[: steps_an_epoch * size]
         model.train()
-        total = 0.0
+        total, edge = 0.0, image_size(epoch, recipe)
         for i, indices in enumerate(order.split(size)):
             optimizer.param_groups[0]["lr"] = learning_rate(
                 epoch * steps_an_epoch + i, steps_an_epoch, recipe
             )
             images, targets = task.batch(indices, generator)
-            outputs = network(images)
+            outputs = network(smaller(images, edge))
             loss = task.loss(outputs, targets)
             if teacher is not None:
                 loss = teacher.blended(loss, outputs, images)
@@ -311,6 +337,13 @@ def main() -> None:
     parser.add_argument("--warmup-epochs", type=float, default=3)
     parser.add_argument("--more-epochs", type=int, default=0, help="of a second cosine")
     parser.add_argument("--more-learning-rate", type=float, default=0.0, help="its peak")
+    parser.add_argument(
+        "--smaller",
+        type=sizes,
+        nargs="+",
+        metavar="SIZE:EPOCHS",
+        help="edge of the images in the first epochs, and for how many; of a classifier",
+    )
     parser.add_argument("--teacher", choices=workload_names(), help="classifier to learn from too")
     parser.add_argument("--teacher-share", type=float, help="of the loss, in 0…1")
     parser.add_argument("--temperature", type=float, help="of both softmaxes")
@@ -335,6 +368,8 @@ def main() -> None:
             "--teacher, --teacher-share and --temperature must be given together, got "
             f"{taught[0]}, {taught[1]} and {taught[2]}."
         )
+    if arguments["smaller"] and NETWORKS[arguments["name"]][1] is not Cifar:
+        parser.error(f"--smaller must be of a classifier, got {arguments['name']}.")
     name, seed, folder, fused = (arguments.pop(key) for key in ("name", "seed", "folder", "fused"))
     defaults = NETWORKS[name][1].defaults
     recipe = defaults | {key: x for key, x in arguments.items() if x is not None}

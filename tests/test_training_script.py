@@ -130,3 +130,31 @@ def test_a_teacher_needs_its_share_and_temperature(script, monkeypatch, capsys):
         script.main()
     said = "--teacher, --teacher-share and --temperature must be given together, got "
     assert f"{said}resnet20-cifar10, None and 4.0." in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_first_epochs_see_smaller_images(script):
+    recipe = RECIPE | {"smaller": [(16, 2), (24, 1)]}
+    sizes = [script.image_size(epoch, recipe) for epoch in range(5)]
+    assert sizes == [16, 16, 24, None, None]
+    assert script.image_size(0, RECIPE) is None
+    images = torch.arange(2 * 3 * 32 * 32.0).reshape(2, 3, 32, 32)
+    assert script.smaller(images, None) is images
+    assert script.smaller(images, 16).shape == (2, 3, 16, 16)
+    assert script.smaller(images, 16).mean() == pytest.approx(float(images.mean()))
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        *(
+            ("inception-cifar10", text, f"argument --smaller: invalid sizes value: '{text}'")
+            for text in ("16", "0:3", "16:0", "a:b")
+        ),
+        (NAME, "16:3", f"--smaller must be of a classifier, got {NAME}."),
+    ],
+)
+def test_only_a_classifier_sees_smaller_images(script, monkeypatch, capsys, name, given, said):
+    monkeypatch.setattr(script.sys, "argv", ["train.py", name, "--smaller", given])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert said in " ".join(capsys.readouterr().err.split())
