@@ -178,7 +178,7 @@ def test_a_plan_that_cannot_be_met_is_not_launched_but_leads_back():
     app = open_page("quantize", cost="several", size="1")
     assert "budgets must be such that" in texts(app.error)
     assert not app.metric
-    assert [link.proto.page for link in app.get("page_link")] == [""]
+    assert [link.proto.page for link in app.get("page_link")] == ["frontier"]
     assert "Histogram of the input" in alts(open_page("sensitivity", cost="several", size="1"))
 
 

@@ -47,6 +47,7 @@ def activation_panel(analysis: Analysis, planned: dict[str, int]) -> None:
                 "Every value goes to the nearest line. More bits, closer lines; values beyond the "
                 "last line are clipped to it."
             ),
+            table=activations.histogram_table(found, bits),
         )
     right.table(activations.about(found, bits), border="horizontal")
 

@@ -1,5 +1,5 @@
 // Draws a Plotly figure in the page's own colours and font; reports clicks as the trigger "pick".
-// Charts of one group point at the same position together.
+// Charts of one group point at the same position together. A figure that is the same stays as drawn.
 let plotly;
 const bus = new EventTarget();
 
@@ -14,16 +14,42 @@ function load(source) {
   return plotly;
 }
 
+// The figure as text, in the page's own colours.
 function themed(data, element) {
   const style = getComputedStyle(element);
-  const text = Object.entries(data.stand_ins).reduce(
+  return Object.entries(data.stand_ins).reduce(
     (text, [colour, variable]) => text.replaceAll(colour, style.getPropertyValue(variable).trim()),
     data.figure);
-  const figure = JSON.parse(text);
-  for (const part of [figure.layout, figure.layout.hoverlabel])
-    part.font.family = style.getPropertyValue('--st-font');
-  return figure;
 }
+
+// The figure as it is looked at, zoom and all, on the page's own ground.
+function pictured(element) {
+  const { data, layout } = element;
+  return { data, layout: { ...layout, paper_bgcolor: ground(element) } };
+}
+
+// The figure as it came from Python, for `plotly.io.from_json`.
+function told(element) {
+  const { data, layout } = JSON.parse(element.text);
+  return JSON.stringify({ data, layout: { ...layout, paper_bgcolor: ground(element) } });
+}
+
+const ground = element => getComputedStyle(element).getPropertyValue('--st-background-color').trim();
+
+function save(url, name) {
+  Object.assign(document.createElement('a'), { href: url, download: name }).click();
+}
+
+const takes = {
+  png: (element, Plotly, name) => Plotly.toImage(pictured(element), {
+    format: 'png', scale: 2, width: element.clientWidth, height: element.clientHeight,
+  }).then(url => save(url, `${name}.png`)),
+  json: (element, Plotly, name) => {
+    const url = URL.createObjectURL(new Blob([told(element)], { type: 'application/json' }));
+    save(url, `${name}.json`);
+    setTimeout(() => URL.revokeObjectURL(url), 10_000);
+  },
+};
 
 function listen(element, Plotly) {
   element.on('plotly_click', event => {
@@ -45,21 +71,38 @@ function listen(element, Plotly) {
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const element = parentElement.querySelector('.chart');
-  const figure = themed(data, element);
+  const text = themed(data, element);
   Object.assign(element, { pick: setTriggerValue, clickable: data.clickable, group: data.group });
-  element.style.height = `${figure.layout.height}px`;
   element.setAttribute('aria-label', data.alt);
-  element.latest = figure;
-  load(data.source).then(Plotly => {
-    if (element.latest !== figure) return undefined;  // a newer one came while Plotly loaded
-    const options = { responsive: true, displaylogo: false, displayModeBar: data.tools ? undefined : false,
-      modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d', 'sendChartToCloud'] };
-    return Plotly.react(element, figure.data, figure.layout, options)
-      .then(() => { if (!element.follow) listen(element, Plotly); element.dataset.drawn = 'yes'; });
-  }).catch(error => { element.textContent = `The chart cannot be drawn: ${error.message}.`; });
+  for (const button of parentElement.querySelectorAll('.takes button'))
+    button.onclick = () => takes[button.name](element, window.Plotly, data.name);
+  if (element.text !== text) {
+    element.text = text;
+    const figure = JSON.parse(text);
+    for (const part of [figure.layout, figure.layout.hoverlabel])
+      part.font.family = getComputedStyle(element).getPropertyValue('--st-font');
+    element.style.height = `${figure.layout.height}px`;
+    load(data.source).then(Plotly => {
+      if (element.text !== text) return undefined;  // a newer one came while Plotly loaded
+      const options = { responsive: true, displaylogo: false, modeBarButtonsToRemove:
+        ['toImage', 'select2d', 'lasso2d', 'autoScale2d', 'sendChartToCloud'] };
+      return Plotly.react(element, figure.data, figure.layout, options).then(() => drawn(element, Plotly));
+    }).catch(error => {
+      element.text = undefined;
+      element.textContent = `The chart cannot be drawn: ${error.message}.`;
+    });
+  }
   return () => {
     if (element.isConnected) return;  // a newer figure overtook this one: the chart stays as it is
     bus.removeEventListener('hover', element.follow);
     window.Plotly?.purge(element);
   };
+}
+
+function drawn(element, Plotly) {
+  if (!element.follow) listen(element, Plotly);
+  // The label says it in words, and the table in numbers: its letters one by one would say nothing.
+  for (const svg of element.querySelectorAll('.main-svg')) svg.setAttribute('aria-hidden', 'true');
+  for (const button of element.parentElement.querySelectorAll('.takes button')) button.disabled = false;
+  element.dataset.drawn = 'yes';
 }

@@ -1,5 +1,6 @@
 """The one way charts get on a page: Plotly from our own server, in the page's own colours."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import plotly
 import plotly.graph_objects as go
 import streamlit as st
 
+from hawq_viz import state
 from hawq_viz.figures.theme import BLUE, GRID, INK, PAPER
 
 HERE = Path(__file__).parent
@@ -22,10 +24,18 @@ STAND_INS = {
     BLUE: "--st-primary-color",  # the same on white, lighter on black
 }
 
+# Buttons of Plotly's mode bar are inside the chart, so it is no image but a figure.
+HTML = """
+<div class="chart" role="figure" tabindex="0"></div>
+<div class="takes">
+  <button name="png" disabled title="Download this chart as an image">↓ PNG</button>
+  <button name="json" disabled title="Download this chart as Plotly JSON">↓ JSON</button>
+</div>"""
+
 _mount = st.components.v2.component(
     "hawq_viz_chart",
-    html='<div class="chart" role="img"></div>',
-    css=".chart { width: 100%; }",
+    html=HTML,
+    css=(HERE / "chart.css").read_text(),
     js=(HERE / "chart.js").read_text(),
     isolate_styles=False,
 )
@@ -46,12 +56,13 @@ def chart(
     *,
     key: str,
     alt: str,
-    how_to_read: str = "",
-    table: pd.DataFrame | None = None,
+    how_to_read: str,
+    table: pd.DataFrame,
+    table_open: bool = False,
     on_pick: Callable[[], None] | None = None,
     group: str = "",
 ) -> None:
-    """Show a figure with a line on how to read it and its numbers as a table.
+    """Show a figure with a line on how to read it, its numbers as a table, and both to take away.
 
     Args:
         figure: Redrawn in place when it changes; zoom stays if its `uirevision` does.
@@ -59,6 +70,7 @@ def chart(
         alt: What the chart shows, for those who cannot see it.
         how_to_read: One line under the chart.
         table: The numbers behind it.
+        table_open: Whether they are shown from the start.
         on_pick: Called on a click on a point with `customdata`. Needs a twin on the keyboard.
         group: Charts of one group on a page share what is hovered; they have the same x.
     """
@@ -69,18 +81,24 @@ def chart(
             "figure": figure.to_json(),
             "source": f"app/static/{SCRIPT}?{plotly.__version__}",
             "stand_ins": STAND_INS,
+            "name": _file_name(key),
             "alt": alt,
             "clickable": on_pick is not None,
             "group": group,
-            "tools": True,
         },
         on_pick_change=on_pick or _nothing,
     )
-    if how_to_read:
-        st.caption(how_to_read)
-    if table is not None:
-        with st.expander("The numbers as a table"):
-            numbers(table)
+    st.caption(how_to_read)
+    if table_open:
+        numbers(table)
+        return
+    with st.expander("The numbers as a table"):
+        numbers(table)
+
+
+def _file_name(key: str) -> str:
+    """What a download of a chart is called, without its ending."""
+    return re.sub(r"[^\w.-]+", "-", f"{state.current().workload}-{key}")
 
 
 def numbers(table: pd.DataFrame) -> None:

@@ -138,8 +138,9 @@ def _sizes(made: jobs.RunView) -> None:
         key=f"sizes_{made.id}",
         alt=export.sizes_alt(file),
         how_to_read=export.READ_SIZES,
+        table=export.packed_table(file),
+        table_open=True,
     )
-    numbers(export.packed_table(file))
 
 
 def _onnx(made: jobs.RunView) -> None:

@@ -6,7 +6,7 @@ from engine import jobs
 from engine.analysis import Analysis
 from engine.results import BitPlan
 from hawq_viz import state
-from hawq_viz.components.chart import chart, numbers
+from hawq_viz.components.chart import chart
 from hawq_viz.components.launch import launch_form
 from hawq_viz.components.runs import delete_button, next_button, watch
 from hawq_viz.components.training import training_charts, training_outcome
@@ -115,8 +115,9 @@ def _rounded(analysis: Analysis, run: jobs.RunView) -> None:
         key=f"accuracies_{run.id}",
         alt=measured.accuracies_alt(found, run.options),
         how_to_read=(f"{measured.images_sentence(found)} Bars are 95 % intervals."),
+        table=measured.accuracy_table(analysis, run.options, found),
+        table_open=True,
     )
-    numbers(measured.accuracy_table(analysis, run.options, found))
 
 
 def _bits(analysis: Analysis, plan: BitPlan) -> None:

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from engine.analysis import ActivationSensitivity, Analysis
-from hawq_viz.figures.histogram import clipped
+from hawq_viz.figures.histogram import clipped, levels
 from hawq_viz.figures.theme import number
 
 AT = 4  # bits at which activations are first looked at
@@ -143,4 +143,19 @@ def histogram_alt(activation: ActivationSensitivity, bits: int) -> str:
         f"Histogram of the input of {activation.name}, log axis, from {found.low:.3g} to "
         f"{found.high:.3g}, with the {2**bits} levels of {bits} bits; "
         f"{clipped(activation, bits):.2%} of the values are clipped."
+    )
+
+
+def histogram_table(activation: ActivationSensitivity, bits: int) -> pd.DataFrame:
+    """One row a bin of the histogram: its ends, its share, and what its middle becomes."""
+    found, known = activation.histogram, levels(activation, bits)
+    width = (found.high - found.low) / len(found.counts)
+    return pd.DataFrame(
+        {
+            "from": found.low + i * width,
+            "to": found.low + (i + 1) * width,
+            "share of values": count / max(1, sum(found.counts)),
+            "becomes": min(known, key=lambda level: abs(level - found.low - (i + 0.5) * width)),
+        }
+        for i, count in enumerate(found.counts)
     )
