@@ -22,8 +22,9 @@ import numpy as np
 from torch import nn
 
 from engine import Analysis, BitPlan, Recipe, Workload, evaluate, finetune, load_workload, quantize
-from engine.evaluation import correct_images, measured_precision, paired_difference
+from engine.evaluation import correct_images, measured_precision
 from engine.finetuning import Checkpoint, Finished, Measurement
+from engine.outcomes import paired_difference
 from engine.workloads import stored_analysis
 
 WORKLOAD = "resnet20-cifar10"

@@ -1,6 +1,7 @@
 """HAWQ-V2: mixed-precision quantization from Hessian traces. Read the parts in this order.
 
 results       records that the stages hand on; save and load
+outcomes      what a network does on each test image, and how two differ
 sensitivities what is known of each weight and each activation
 crossing      sums that no other beats: the dynamic programme
 frontier      the exact cost-against-Ω frontier, and what others do

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader, Subset
 from engine.calibration import stacked
 from engine.detection import Detections, Precision, precision_of
 from engine.layers import evaluation_mode
+from engine.outcomes import Outcomes
 from engine.probes import Loss, loss_function, outputs_of
-from engine.results import DEVIATIONS, Evaluation, Progress, Provenance, wilson_interval
+from engine.results import Evaluation, Progress, Provenance, wilson_interval
 from engine.traces import weighted_mean
 from engine.workloads import Workload, describe_data, example_image
 
@@ -39,6 +40,7 @@ def evaluate(
     batch_size: int | None = None,
     progress: Progress | None = None,
     command: str | None = None,
+    each: Callable[[Outcomes], None] | None = None,
 ) -> Evaluation:
     """Measure a workload's metric and mean loss on the test images.
 
@@ -53,6 +55,7 @@ def evaluate(
         batch_size: Images at once; as many as memory is sure to hold, 500 at most, by default.
         progress: Told of images done.
         command: That makes the result again; composed from the workload if not given.
+        each: Told once what the network does on each image.
 
     Returns:
         The metric of the images that could be read.
@@ -88,6 +91,9 @@ def evaluate(
     loss, sem = weighted_mean(np.array(losses), np.array(sizes))
     seen = data if total == available else f"the first {total} of {data}"
     value, interval = metric.measured()
+    if each:
+        right = torch.cat(metric.right).numpy() if isinstance(metric, _ShareRight) else None
+        each(Outcomes(right, np.array(losses) if len(losses) == sum(sizes) else None))
     return Evaluation(
         metric=workload.metric,
         value=value,
@@ -146,32 +152,6 @@ def measured_precision(
         _losses(outputs, targets, workload.loss)  # refuses what does not fit
         metric.see(outputs, targets)
     return metric.precision()
-
-
-def paired_difference(ours: ArrayLike, theirs: ArrayLike) -> tuple[float, tuple[float, float]]:
-    """How much more often one way to make a network is right than another, with its 95 % interval.
-
-    What is common to both on an image, how hard it is above all, cancels: the interval is that of
-    the mean over images of the difference, each averaged over the networks of its way (McNemar's
-    setting, with several networks a side).
-
-    Args:
-        ours: Whether each image is right, [images], or [networks, images] of several seeds.
-        theirs: The same images in the same order.
-
-    Raises:
-        ValueError: If these are not the same number of images, or fewer than two.
-    """
-    each = [np.atleast_2d(np.asarray(x, dtype=np.float64)).mean(axis=0) for x in (ours, theirs)]
-    if each[0].shape != each[1].shape or len(each[0]) < 2:
-        raise ValueError(
-            "ours and theirs must be of the same images, two or more, "
-            f"got {len(each[0])} and {len(each[1])}."
-        )
-    difference = each[0] - each[1]
-    half = DEVIATIONS * float(difference.std(ddof=1)) / len(difference) ** 0.5
-    mean = float(difference.mean())
-    return mean, (mean - half, mean + half)
 
 
 def _seen(

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from engine.detection import Anchors, DetectionLoss
-from engine.evaluation import correct_images, evaluate, paired_difference
+from engine.evaluation import correct_images, evaluate
 from engine.quantized import quantize
 from engine.results import BitPlan, wilson_interval
 from engine.workloads import Workload, load_workload
@@ -314,33 +314,26 @@ def test_correct_images_are_those_that_evaluate_counts():
     assert (right == (some.model(images).argmax(1).numpy() == labels)).all()
 
 
-def test_a_paired_difference_of_one_network_each_is_mcnemars():
-    ours = np.array([1, 1, 1, 1, 0, 0, 1, 1, 0, 1], dtype=bool)
-    theirs = np.array([1, 0, 1, 0, 1, 0, 1, 1, 0, 1], dtype=bool)
-    mean, (low, high) = paired_difference(ours, theirs)
-    gained, lost, n = 2, 1, 10
-    variance = (gained + lost - (gained - lost) ** 2 / n) / (n - 1) / n
-    assert mean == pytest.approx((gained - lost) / n)
-    assert (high - low) / 2 == pytest.approx(1.959964 * variance**0.5, rel=1e-6)
+def test_each_image_is_told_once_in_their_order():
+    model, toy, told = network(), workload(23), []
+    found = evaluate(model, toy, batch_size=5, max_images=17, each=told.append)
+    (outcomes,) = told
+    for i in (0, 4, 16):
+        right, (loss,) = one_by_one(model, Subset(toy.test, [i]), 1)
+        assert outcomes.right[i] == right
+        assert outcomes.losses[i] == pytest.approx(loss, rel=1e-5)
+    assert outcomes.right.mean() == found.value
+    assert outcomes.losses.mean() == pytest.approx(found.loss)
 
 
-def test_the_interval_of_a_paired_difference_holds_the_truth_95_times_in_100():
-    rng = np.random.default_rng(0)
-    held = 0
-    for _ in range(400):
-        chance = rng.beta(4, 1, 500)  # how easy each image is: both ways share it
-        ours = rng.random((3, 500)) < chance
-        theirs = rng.random((3, 500)) < 0.95 * chance
-        _, (low, high) = paired_difference(ours, theirs)
-        held += low <= 0.05 * 0.8 <= high
-    assert 0.92 <= held / 400 <= 0.98
+def test_a_loss_that_tells_only_batches_apart_has_none_of_each_image():
+    def whole(outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, targets)
 
-
-def test_a_paired_difference_needs_the_same_images():
-    with pytest.raises(ValueError, match="must be of the same images, two or more, got 3 and 4"):
-        paired_difference([1, 0, 1], [1, 0, 1, 1])
-    with pytest.raises(ValueError, match="got 1 and 1"):
-        paired_difference([1], [0])
+    told = []
+    evaluate(network(), workload(7, loss=whole), batch_size=4, each=told.append)
+    assert told[0].losses is None
+    assert told[0].right.shape == (7,)
 
 
 def test_evaluate_leaves_torchs_generator_alone():

@@ -22,6 +22,7 @@ from engine.jobs.folders import (
     CANCEL,
     EVENTS,
     ONNX,
+    OUTCOMES,
     PACKED,
     PROCESS,
     RESERVE,
@@ -35,6 +36,7 @@ from engine.jobs.runs import CRASHED
 from engine.jobs.turns import SLOT, line, take_ticket, turn
 from engine.jobs.work import training_seconds
 from engine.jobs.worker import sentence
+from engine.outcomes import Outcomes
 from engine.results import (
     PLAN_FILE,
     BitPlan,
@@ -868,8 +870,10 @@ def test_analyze_then_quantize_a_network_of_the_users_own(tmp_path):
     seen = wait_for_end(launch("quantize", "tiny", plans, workload_file=spec))
     assert seen.state == "finished", seen.log_tail
     assert list(seen.results) == ["float", "plan", "uniform"]
-    for result in seen.results.values():
+    for name, result in seen.results.items():
         assert Evaluation.from_json(result).samples == 64
+        each = Outcomes.load(seen.artefact(OUTCOMES) / f"{name}.safetensors")
+        assert (len(each.losses), each.right.mean()) == (64, result["value"])
     saved = BitPlan.load(seen.artefact("quantized") / "plan.json")
     assert saved.weight_bits == {"0": 4, "3": 4}
     assert (seen.done, seen.total) == (3 * 64, 3 * 64)
@@ -977,6 +981,9 @@ def test_finetune_a_network_of_the_users_own(tmp_path):
     assert all((saved[name] == value).all() for name, value in last.model.state_dict().items())
     measured = Evaluation.from_json(seen.results["finetuned"])
     assert measured.value == evaluate(last.model, workload).value
+    for name in ("float", "plan", "finetuned"):
+        each = Outcomes.load(seen.artefact(OUTCOMES) / f"{name}.safetensors")
+        assert each.right.mean() == seen.results[name]["value"]
     command = measured.provenance.command
     for word in ("--finetune 1", "--learning-rate 0.02", "--seed 3", "--evaluate-every 20"):
         assert word in command

@@ -18,6 +18,7 @@ from engine.results import FormatError, read_json, reading, write_json
 
 CANCEL = "CANCEL"  # is there once someone has asked the run to stop
 CHECKPOINT = "checkpoint.pt"
+OUTCOMES = "outcomes"  # folder of what each network did on each test image
 PACKED, ONNX = "network.packed.safetensors", "network.onnx"  # of an export
 EVENTS = "events.jsonl"
 LOG = "log.txt"

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from engine.analysis import Analysis
 from engine.jobs.events import EventWriter, Row
-from engine.jobs.folders import CHECKPOINT, EVENTS, ONNX, PACKED, Spec
+from engine.jobs.folders import CHECKPOINT, EVENTS, ONNX, OUTCOMES, PACKED, Spec
 from engine.jobs.reading import EventReader
 from engine.jobs.runs import view
+from engine.outcomes import Outcomes
 from engine.recipe import Recipe
 from engine.results import PLAN_FILE, BitPlan, Evaluation, Progress
 from engine.workloads import DATA, load_workload, load_workload_file
@@ -36,6 +37,7 @@ def measure_plan(
     uniform: BitPlan | None = None,
     max_images: int | None = None,
     progress: Progress | None = None,
+    outcomes: Path | None = None,
 ) -> Iterator[tuple[str, Evaluation]]:
     """Quantize a network as planned, save it, and measure it beside the float network.
 
@@ -47,6 +49,7 @@ def measure_plan(
         max_images: Test images, all if not given.
         progress: Told the layers whose rounding is learned, then the images measured, over all
             networks.
+        outcomes: Folder where what each network does on each image is kept, if anywhere.
 
     Yields:
         ("float", its evaluation), then the same for "plan" and "uniform".
@@ -70,7 +73,12 @@ def measure_plan(
     for stage, (name, model) in enumerate(models.items()):
         told = _part_of(progress, stage, len(models)) if progress else None
         evaluation = evaluate(
-            model, workload, max_images=max_images, progress=told, command=commands[name]
+            model,
+            workload,
+            max_images=max_images,
+            progress=told,
+            command=commands[name],
+            each=partial(_keep, outcomes, name) if outcomes else None,
         )
         yield name, evaluation
 
@@ -146,6 +154,7 @@ def _quantize(
         folder=folder / QUANTIZED,
         uniform=BitPlan(**uniform) if uniform else None,
         progress=events.progress,
+        outcomes=folder / OUTCOMES,
     )
     for name, evaluation in measured:
         events.write("result", name=name, result=evaluation.to_json())
@@ -167,7 +176,8 @@ def _finetune(
     options.pop("recipe", None)
     said = EventReader(folder / EVENTS).rows()
     done = {row["name"] for row in said if row["event"] == "result"}
-    out = folder / QUANTIZED
+    out, kept = folder / QUANTIZED, folder / OUTCOMES
+    measure = partial(evaluate, workload=workload, progress=events.progress)
     again = partial(workload.command, "quantize", plan=out / PLAN_FILE, out=out)
     untrained: dict[str, tuple[Callable[[], Any], str]] = {
         "float": (lambda: workload.model, workload.command("evaluate")),
@@ -175,7 +185,7 @@ def _finetune(
     }
     for name, (model, command) in untrained.items():
         if name not in done:
-            measured = evaluate(model(), workload, progress=events.progress, command=command)
+            measured = measure(model(), command=command, each=partial(_keep, kept, name))
             events.write("result", name=name, result=measured.to_json())
     for event in finetune(workload, plan, checkpoint=folder / CHECKPOINT, **options):
         _tell(event, events)
@@ -189,7 +199,7 @@ def _finetune(
     events.write("result", name="training", result=trained)
     save_quantized(event.model, out)
     command = again(**_as_typed(options))
-    measured = evaluate(event.model, workload, progress=events.progress, command=command)
+    measured = measure(event.model, command=command, each=partial(_keep, kept, "finetuned"))
     events.write("result", name="finetuned", result=measured.to_json())
 
 
@@ -242,6 +252,11 @@ def compare_packed(path: Path, model: "nn.Module", workload: "Workload") -> tupl
     with torch.no_grad():
         pairs = zip(tree_leaves(loaded(images)), tree_leaves(model(images)), strict=True)
         return count, all(torch.equal(ours, theirs) for ours, theirs in pairs)
+
+
+def _keep(folder: Path, name: str, outcomes: Outcomes) -> None:
+    """Keep what a network does on each image, to be compared with others image by image."""
+    outcomes.save(folder / f"{name}.safetensors")
 
 
 def _tell(event: "Event", events: EventWriter) -> None:
