@@ -161,7 +161,8 @@ def fold_batch_norm(model: nn.Module, images: Tensor) -> nn.Module:
 
     w' = w · γ / √(σ² + ε), b' = β + (b − μ) · γ / √(σ² + ε), per output channel; the batch norm
     becomes the identity and layers keep their names. Batch norms that other operators read too,
-    or that follow no layer, stay.
+    or that follow no layer, stay. A `FrozenBatchNorm2d`, of torchvision's or Detectron2's
+    detectors, is one too.
 
     The outputs are compared. In float32 a deep network of which nothing was trained can answer
     rounding alone with more than the tolerance, folded or not; then float64 decides, on one image.
@@ -173,7 +174,7 @@ def fold_batch_norm(model: nn.Module, images: Tensor) -> nn.Module:
     Raises:
         ValueError: If the folded network gives other outputs than the model.
     """
-    pairs = norms_after_layers(model, images)
+    pairs = norms_after_layers(_thawed(model), images)
     folded = _with_folded(model, pairs)
     error = _apart(model, folded, images)
     if error > FOLDING_TOLERANCE and images.dtype == torch.float32:
@@ -191,6 +192,8 @@ def _with_folded(model: nn.Module, pairs: list[tuple[Layer, str]]) -> nn.Module:
     with torch.no_grad():
         for layer, norm_name in pairs:
             norm = folded.get_submodule(norm_name)
+            if _is_frozen(norm):
+                norm = _batch_norm_of(norm)
             assert isinstance(norm, _BatchNorm)
             _fold(folded.get_submodule(layer.name), norm, layer.channels)
             if type(norm).forward in PLAIN_BATCH_NORMS:
@@ -198,6 +201,28 @@ def _with_folded(model: nn.Module, pairs: list[tuple[Layer, str]]) -> nn.Module:
             else:  # a subclass may do more, an activation say: its own share becomes the identity
                 _neutralize(norm)
     return folded
+
+
+def _thawed(model: nn.Module) -> nn.Module:
+    """A copy with a batch norm in place of each frozen one; the model itself if it has none."""
+    frozen = [name for name, module in model.named_modules() if _is_frozen(module)]
+    thawed = copy.deepcopy(model) if frozen else model
+    for name in frozen:
+        thawed.set_submodule(name, _batch_norm_of(thawed.get_submodule(name)))
+    return thawed
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    """Whether it is a batch norm with four buffers and no parameter; several libraries have one."""
+    return type(module).__name__ == "FrozenBatchNorm2d"
+
+
+def _batch_norm_of(frozen: nn.Module) -> nn.BatchNorm2d:
+    """The batch norm, in eval mode, that computes what a frozen one does."""
+    state = frozen.state_dict()
+    norm = nn.BatchNorm2d(len(state["weight"]), eps=float(getattr(frozen, "eps", 1e-5))).eval()
+    norm.load_state_dict(state, strict=False)  # it has counted no batches
+    return norm.to(state["weight"])
 
 
 @torch.no_grad()
