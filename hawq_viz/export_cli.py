@@ -165,7 +165,7 @@ def _checked(analysis: Analysis, run: jobs.RunView) -> Analysis:
     Raises:
         ValueError: If it is not.
     """
-    if run.kind == "analyze":
+    if "plan" not in run.options:
         raise ValueError(f"--analysis must come with the run of a plan, got {run.id} with it.")
     plan = BitPlan(**run.options["plan"])
     try:

@@ -743,7 +743,7 @@ def test_an_artefact_lies_in_its_run(runs):
             "fine",
             "resnet20-cifar10",
             {},
-            "kind must be one of analyze, quantize, finetune, export, got 'f",
+            "kind must be one of check, analyze, quantize, finetune, export, got 'f",
         ),
         ("analyze", "resnet20", {}, "workload must be one of resnet20-cifar10.*, got 'resnet20'"),
         (
@@ -857,6 +857,8 @@ def test_analyze_then_quantize_a_network_of_the_users_own(tmp_path):
 
     spec = workload_file(tmp_path, TINY)
     options = {"bit_widths": [2, 4, 8], "batch_size": 16}
+    seen = wait_for_end(launch("check", "tiny", workload_file=spec))
+    assert (seen.state, list(seen.results)) == ("finished", ["checklist"]), seen.log_tail
     seen = wait_for_end(launch("analyze", "tiny", options, workload_file=spec))
     assert seen.state == "finished", seen.log_tail
     analysis = Analysis.load(seen.artefact("analysis.json"))

@@ -50,9 +50,9 @@ def launch(
     """Start a run in a process of its own, which outlives this one.
 
     Args:
-        kind: "analyze", "quantize", "finetune" or "export".
+        kind: "check", "analyze", "quantize", "finetune" or "export".
         workload: A name that `load_workload` knows.
-        options: Arguments of the work. For analyze: "data" and those of
+        options: Arguments of the work. For check: "data". For analyze: "data" and those of
             `engine.perturbation.analyze`. For quantize: "data", "plan" and, to compare with,
             "uniform" (fields of a `BitPlan` or None). For finetune: "data", "plan", "recipe" (what
             people call the settings) and the settings of `engine.finetuning.finetune`. For export:

@@ -29,6 +29,7 @@ QUANTIZING = ("quantize", "finetune")  # kinds of run that make the network of a
 RECIPE_OPTIONS = tuple(field.name for field in fields(Recipe))
 FINETUNE_OPTIONS = (*RECIPE_OPTIONS, "seed", "checkpoint_every")
 OPTIONS = {
+    "check": ("data",),
     "analyze": ("data", *ANALYZE_OPTIONS, *QUANTIZER_OPTIONS),
     "quantize": ("data", "plan", "uniform"),
     "finetune": ("data", "plan", "recipe", *FINETUNE_OPTIONS),
@@ -63,7 +64,7 @@ def check_options(kind: str, workload: str, options: Mapping[str, Any], *, known
         raise ValueError(f"data must be one of {', '.join(DATA)}, got {options['data']!r}.")
     for bits in options.get("bit_widths") or ():
         check_bits(bits, "bit_widths")
-    if kind == "analyze":
+    if kind in ("check", "analyze"):
         return
     if kind == "export":
         _check_exported(workload, view(str(options.get("of", ""))))

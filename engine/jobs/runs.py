@@ -35,7 +35,7 @@ class RunView:
 
     id: str
     folder: Path
-    kind: str  # analyze, quantize, finetune or export
+    kind: str  # check, analyze, quantize, finetune or export
     workload: str
     options: dict[str, Any]
     created: str  # UTC, ISO 8601

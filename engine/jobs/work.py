@@ -129,14 +129,22 @@ def do(spec: Spec, folder: Path, events: EventWriter) -> None:
     WORK[spec.work](replace(workload, name=spec.workload), options, folder, events)
 
 
-def _analyze(
-    workload: "Workload", options: dict[str, Any], folder: Path, events: EventWriter
+def _check(
+    workload: "Workload", _options: dict[str, Any], _folder: Path, events: EventWriter
 ) -> None:
+    """Look at a network before anything is done with it."""
     from engine.checklist import check_workload
-    from engine.perturbation import analyze
 
     found = [finding.to_json() for finding in check_workload(workload)]
     events.write("result", name="checklist", result={"findings": found})
+
+
+def _analyze(
+    workload: "Workload", options: dict[str, Any], folder: Path, events: EventWriter
+) -> None:
+    from engine.perturbation import analyze
+
+    _check(workload, options, folder, events)
     if "bit_widths" in options:
         options["bit_widths"] = tuple(options["bit_widths"])
     analysis = analyze(workload, **options, progress=events.progress)
@@ -307,6 +315,7 @@ def training_seconds(rows: Sequence[Row]) -> float:
 
 
 WORK: dict[str, Callable[["Workload", dict[str, Any], Path, EventWriter], None]] = {
+    "check": _check,
     "analyze": _analyze,
     "quantize": _quantize,
     "finetune": _finetune,

@@ -20,7 +20,7 @@ RECIPES = {
 }
 NO_RECIPE = "post"  # a run of kind "quantize": rounded and measured, nothing trained
 LIVE = ("queued", "running")
-TITLES = {"analyze": "the analysis", "export": "the files"}
+TITLES = {"check": "the look at the network", "analyze": "the analysis", "export": "the files"}
 BITS_OF = ("weight_bits", "activation_bits")  # fields of a plan
 
 
