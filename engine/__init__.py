@@ -6,10 +6,12 @@ sensitivities what is known of each weight and each activation
 crossing      sums that no other beats: the dynamic programme
 frontier      the exact cost-against-Ω frontier, and what others do
 joint         the same over pairs of a weight's and an activation's bits
+within        one budget, for many tables of Ω at once
 budgets       several budgets at once
 latency       how long each layer takes at each pair of bit widths
 choices       what there is to choose, and what each choice costs
 analysis      what `analyze` returns
+certainty     whether other images would have led to another plan
 models, datasets, weights, workloads   a network, its data, loss and metric under one name
 layers        which weights may lose bits; batch-norm folding
 quantizers    round one tensor
@@ -44,6 +46,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine.analysis import Analysis as Analysis
+    from engine.certainty import Certainty as Certainty
+    from engine.certainty import omega_band as omega_band
     from engine.checklist import check_network as check_network
     from engine.evaluation import evaluate as evaluate
     from engine.finetuning import finetune as finetune
@@ -72,6 +76,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "Analysis": "analysis",
     "BitPlan": "results",
+    "Certainty": "certainty",
     "Evaluation": "results",
     "FormatError": "results",
     "Frontier": "frontier",
@@ -90,6 +95,7 @@ _NAMES = {
     "load_quantized": "quantized",
     "load_workload": "workloads",
     "packed_sizes": "unpacking",
+    "omega_band": "certainty",
     "pareto_frontier": "frontier",
     "quantize": "quantized",
     "save_quantized": "quantized",

@@ -321,15 +321,21 @@ class Choices:
     @property
     def omegas(self) -> NDArray[np.float64]:
         """Ω of every option, [L, W, A]; an activation's with its first reader, float's is zero."""
+        of_weights, of_inputs = self.sides
+        return of_weights[:, :, None] + of_inputs[:, None, :]
+
+    @property
+    def sides(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Ω of the weights' options [L, W] and of those of what is read [L, A]."""
         reads = inputs(self.known)
-        omegas = np.zeros(self.allowed.shape)
+        of_weights = np.zeros(self.allowed.shape[:2])
+        of_inputs = np.zeros((len(self.allowed), self.allowed.shape[2]))
         for i, layer in enumerate(self.known.layers):
             activation = reads.get(layer.name)
-            first = activation is not None and activation.name == layer.name
-            omegas[i] += [[layer.omega.get(bits, 0.0)] for bits in self.weight_widths]
-            if activation is not None and first:
-                omegas[i] += [activation.omega.get(bits, 0.0) for bits in self.activation_widths]
-        return omegas
+            of_weights[i] = [layer.omega.get(bits, 0.0) for bits in self.weight_widths]
+            if activation is not None and activation.name == layer.name:
+                of_inputs[i] = [activation.omega.get(b, 0.0) for b in self.activation_widths]
+        return of_weights, of_inputs
 
     def costs(self, cost: str, latency: LatencyTable | None = None) -> NDArray[np.float64]:
         """What every option adds to a cost, [L, W, A]; zero for those not allowed.

@@ -1,6 +1,7 @@
 """An analysis of made-up numbers, for drawing only: nothing here was measured."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -101,6 +102,47 @@ def made_up_activations(analysis: Analysis, activations: tuple = ACTIVATIONS) ->
         activation_batch_traces=np.tile([x.trace.mean for x in records], (BATCHES, 1)),
         alive=tuple(held),
         skipped_activations=SKIPPED if activations is ACTIVATIONS else {},
+    )
+
+
+def varied(
+    analysis: Analysis,
+    spread: float = 0.3,
+    batches: int = 40,
+    *,
+    seed: int = 0,
+    sizes: tuple[int, ...] = (),
+    factor: float = 1.0,
+) -> Analysis:
+    """The same network had its mini-batches differed, with the errors that follow.
+
+    Half of the spread is common to all layers and activations, as they share their images.
+    """
+    rng = np.random.default_rng(seed)
+    held = np.array(sizes or (16,) * batches)
+    share = held / held.sum()
+    common = np.exp(rng.normal(0, spread, (len(held), 1)))
+
+    def traces(records: tuple) -> np.ndarray:
+        own = np.exp(rng.normal(0, spread, (len(held), len(records))))
+        return factor * np.array([x.trace.mean for x in records]) * common * own
+
+    def estimated(record: Any, column: np.ndarray) -> Any:
+        mean = float(share @ column)
+        spread_of_mean = len(held) / (len(held) - 1) * (share**2 * (column - mean) ** 2).sum()
+        trace = replace(record.trace, mean=mean, sem=float(np.sqrt(spread_of_mean)))
+        omega = {bits: trace.for_omega * x for bits, x in record.perturbation.items()}
+        return replace(record, trace=replace(trace, samples=len(held)), omega=omega)
+
+    rows, read_rows = traces(analysis.layers), traces(analysis.activations)
+    return replace(
+        analysis,
+        layers=tuple(map(estimated, analysis.layers, rows.T)),
+        activations=tuple(map(estimated, analysis.activations, read_rows.T)),
+        batch_traces=rows,
+        activation_batch_traces=read_rows,
+        batch_sizes=held,
+        images=int(held.sum()),
     )
 
 
