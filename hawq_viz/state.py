@@ -22,6 +22,7 @@ from engine.workloads import check_workload_name, stored_analysis
 from hawq_viz import networks
 from hawq_viz.figures.finetune import MOST_RUNS
 from hawq_viz.viewmodels.analyses import is_analysis
+from hawq_viz.viewmodels.limits import NOTHING, Held
 from hawq_viz.viewmodels.studies import COMPARED, PLANNED, SEVERAL, Study, other_side
 from hawq_viz.viewmodels.uploads import load_upload
 
@@ -34,7 +35,7 @@ SECONDS_UNSEEN = 1.0  # after a script run, that a browser may take to see the U
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,120}")
 BITS = re.compile(r"[1-8]{1,1000}")
 LOCKED = re.compile(r"\d{1,4}:[1-8](,\d{1,4}:[1-8])*")
-TIED = re.compile(r"\d{1,4}(-\d{1,4})+(,\d{1,4}(-\d{1,4})+)*")
+TIED = re.compile(r"\d{1,4}(-\d{1,4})*(,\d{1,4}(-\d{1,4})*)*")
 WIDTHS = re.compile(r"1?2?3?4?5?6?7?8?")
 PINNED = re.compile(r"[1-8]{1,1000}(\.[1-8]{1,1000})?|\.[1-8]{1,1000}")
 SORTS = ("trace", "omega")
@@ -100,7 +101,8 @@ class View:
         return {cost: budget for cost, budget in asked.items() if budget is not None}
 
 
-PICK = ("cost", *COSTS, "fixed", "table", "bits", "abits")  # what a plan is picked by
+LIMITS = ("locked", "alocked", "tied", "widths")  # what plans have to keep to
+PICK = ("cost", *COSTS, "fixed", "table", "bits", "abits", *LIMITS)  # what a plan is picked by
 
 
 def encode(view: View) -> dict[str, str]:
@@ -183,7 +185,8 @@ def restore() -> None:
 
 def current() -> View:
     """The view as it stands."""
-    return st.session_state.get("_view", View(workload=_first_workload()))
+    held: View | None = st.session_state.get("_view")
+    return held or View(workload=_first_workload())  # which looks for files, so not for nothing
 
 
 def _first_workload() -> str:
@@ -224,11 +227,14 @@ def _stored(view: View) -> Path | None:
 def change(**chosen: str | float | None) -> None:
     """Look at something else; another workload takes nothing of the old one along.
 
-    A budget or a cost that is picked takes the place of a plan that was opened.
+    A budget, a cost or a limit that is picked takes the place of a plan that was opened; another
+    cost is looked at as a whole.
     """
     before = current()
-    if not chosen.keys().isdisjoint({"cost", "fixed", *COSTS}):
+    if not chosen.keys().isdisjoint({"cost", "fixed", *COSTS, *LIMITS}):
         chosen = {"bits": "", "abits": "", **chosen}
+    if chosen.get("cost", before.cost) != before.cost:
+        chosen = {"low": None, "high": None, **chosen}
     after = replace(before, **chosen)  # type: ignore[arg-type]
     if after.workload != before.workload:
         after = View(workload=after.workload)
@@ -353,9 +359,24 @@ def require_study() -> Study:
         st.page_link(FRONTIER, label="To the table", icon=":material/timeline:")
         st.stop()
     try:
-        return _found(analysis)
+        study = _found(analysis)
     except ValueError as error:
         _lead_back(error)
+    if study.refused:
+        st.error(f"{study.refused} Until then, nothing is held.")
+        st.button("Take all locks and ties away", key="unlimited", on_click=unlimit)
+    return study
+
+
+def unlimit() -> None:
+    """Let plans keep to nothing any more."""
+    change(**dict.fromkeys(LIMITS, ""))
+
+
+def held(analysis: Analysis) -> Held:
+    """What plans of the view have to keep to."""
+    view = current()
+    return Held.of(analysis, view.locked, view.alocked, view.tied, view.widths)
 
 
 def require_plan(study: Study) -> BitPlan:
@@ -379,7 +400,8 @@ def _found(analysis: Analysis) -> Study:
     file = analysis_file(view)
     assert file is not None  # for the analysis has been read from it
     content = _content(file)
-    return _study(*content, cost, _fixed(content, analysis, view, cost), view.table)
+    fixed = _fixed(content, analysis, view, cost)
+    return _study(*content, cost, fixed, view.table, held(analysis).on([cost]))
 
 
 def several(analysis: Analysis) -> bool:
@@ -459,7 +481,8 @@ def _fixed(
     inputs = side == "inputs"
     if view.fixed == PLANNED:
         own = "activation_memory" if inputs else "size"
-        plan = _study(*content, own, (), "").plan(getattr(view, own))
+        study = _study(*content, own, (), "", held(analysis).on([own]))
+        plan = study.plan(getattr(view, own))
     elif int(view.fixed) in analysis.bit_widths:
         bits = int(view.fixed)
         plan = analysis.uniform(None, bits) if inputs else analysis.uniform(bits)
@@ -489,7 +512,14 @@ def _analysis(path: str, digest: str) -> Analysis:  # noqa: ARG001 — the diges
 
 @st.cache_resource(max_entries=STUDIES, show_spinner="Finding the frontier …")
 def _study(
-    path: str, digest: str, cost: str, fixed: tuple[tuple[str, int], ...], table: str
+    path: str,
+    digest: str,
+    cost: str,
+    fixed: tuple[tuple[str, int], ...],
+    table: str,
+    limits: Held = NOTHING,
 ) -> Study:
+    if limits:
+        return _study(path, digest, cost, fixed, table).keeping(limits)
     latency = _tables().get(table)
     return Study.of(_analysis(path, digest), cost, fixed=dict(fixed), latency=latency)

@@ -80,7 +80,7 @@ def test_an_opened_plan_has_its_own_bits_on_both_sides():
     assert study.opened(bits, abits[1:]) is None
     opened = plans.opened_plan("plan.json", plans.plan_file(plan), ANALYSIS)
     assert opened.activation_bits == plan.activation_bits
-    assert plans.opened_says(study, opened).endswith("the best plan that costs no more.")
+    assert plans.opened_says(study, opened).endswith("× Ω** at this cost.")
     only = study.opened(bits, "")
     assert only.activation_bits == {}
     assert "it rounds other things" in plans.opened_says(study, only)

@@ -11,14 +11,13 @@ from engine.analysis import COSTS
 from hawq_viz import state
 from hawq_viz.state import PLANNED, SEVERAL, View, decode, encode
 
-identifiers = st.one_of(
-    st.just(""), st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}", fullmatch=True)
-)
+names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}", fullmatch=True)
+identifiers = st.one_of(st.just(""), names)
 opened = st.one_of(st.just(""), st.from_regex(r"[1-8]{1,60}", fullmatch=True))
 sizes = st.one_of(st.none(), st.floats(min_value=0.125, max_value=1e15))
 
 
-overlays = st.lists(identifiers.filter(bool), max_size=5).map(",".join)
+overlays = st.lists(names, max_size=5).map(",".join)
 
 
 places = st.integers(0, 9999).map(str)
@@ -44,13 +43,13 @@ views = st.builds(
     sort=st.sampled_from(("", *state.SORTS)),
     locked=locks,
     alocked=locks,
-    tied=st.lists(st.lists(places, min_size=2, max_size=4).map("-".join), max_size=3).map(",".join),
+    tied=st.lists(st.lists(places, min_size=1, max_size=4).map("-".join), max_size=3).map(",".join),
     widths=st.sets(st.sampled_from("12345678")).map(lambda widths: "".join(sorted(widths))),
     pins=st.lists(pins, max_size=state.MOST_PINS).map(",".join),
     low=sizes,
     high=sizes,
     band=st.sampled_from(("", "on")),
-    compare=st.lists(identifiers.filter(bool), min_size=2, max_size=2).map(",".join),
+    compare=st.lists(names, min_size=2, max_size=2).map(",".join),
 )
 
 

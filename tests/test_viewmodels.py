@@ -159,7 +159,7 @@ def test_a_saved_plan_opens_with_its_own_bits():
     assert STUDY.opened(bits, "").weight_bits == plan.weight_bits
     best = STUDY.frontier.omega[STUDY.frontier.index_within(plan.size_bytes)]
     assert STUDY.above_frontier(opened) == pytest.approx(plan.omega / best)
-    assert plans.opened_says(STUDY, opened).startswith("Opened plan: ")
+    assert plans.opened_says(STUDY, opened).startswith("Your own plan: you pay **")
     assert plans.opened_says(STUDY, STUDY.plan(None)).endswith("this analysis' frontier.")
 
 

@@ -1,4 +1,5 @@
-// Draws a Plotly figure in the page's own colours and font; reports clicks as the trigger "pick".
+// Draws a Plotly figure in the page's own colours and font; reports clicks as the trigger "pick", and
+// the part of the x axis that is looked at as "zoom".
 // Charts of one group point at the same position together. A figure that is the same stays as drawn.
 let plotly;
 const bus = new EventTarget();
@@ -56,6 +57,11 @@ function listen(element, Plotly) {
     const cost = event.points[0].customdata;
     if (element.clickable && cost !== undefined) element.pick('pick', cost);
   });
+  element.on('plotly_relayout', change => {
+    if (!element.zoomable) return;
+    if ('xaxis.range[0]' in change) element.pick('zoom', [change['xaxis.range[0]'], change['xaxis.range[1]']]);
+    else if (change['xaxis.autorange']) element.pick('zoom', []);
+  });
   const tell = (element, at) => bus.dispatchEvent(new CustomEvent('hover', { detail: { element, at } }));
   element.on('plotly_hover', event => element.group && event.event && tell(element, event.points[0].x));
   element.on('plotly_unhover', () => element.group && tell(element, null));
@@ -72,7 +78,7 @@ function listen(element, Plotly) {
 export default function ({ data, parentElement, setTriggerValue }) {
   const element = parentElement.querySelector('.chart');
   const text = themed(data, element);
-  Object.assign(element, { pick: setTriggerValue, clickable: data.clickable, group: data.group });
+  Object.assign(element, { pick: setTriggerValue, clickable: data.clickable, zoomable: data.zoomable, group: data.group });
   element.setAttribute('aria-label', data.alt);
   for (const button of parentElement.querySelectorAll('.takes button'))
     button.onclick = () => takes[button.name](element, window.Plotly, data.name);
@@ -84,7 +90,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
     element.style.height = `${figure.layout.height}px`;
     load(data.source).then(Plotly => {
       if (element.text !== text) return undefined;  // a newer one came while Plotly loaded
-      const options = { responsive: true, displaylogo: false, modeBarButtonsToRemove:
+      const options = { responsive: true, displaylogo: false,
+        doubleClick: data.zoomable ? 'autosize' : 'reset+autosize', modeBarButtonsToRemove:
         ['toImage', 'select2d', 'lasso2d', 'autoScale2d', 'sendChartToCloud'] };
       return Plotly.react(element, figure.data, figure.layout, options).then(() => drawn(element, Plotly));
     }).catch(error => {

@@ -52,48 +52,60 @@ def serve_plotly() -> None:
 
 
 def chart(
-    figure: go.Figure,
+    figure: go.Figure | str,
     *,
     key: str,
     alt: str,
     how_to_read: str,
-    table: pd.DataFrame,
+    table: pd.DataFrame | Callable[[], pd.DataFrame],
     table_open: bool = False,
     on_pick: Callable[[], None] | None = None,
+    on_zoom: Callable[[], None] | None = None,
     group: str = "",
 ) -> None:
     """Show a figure with a line on how to read it, its numbers as a table, and both to take away.
 
     Args:
-        figure: Redrawn in place when it changes; zoom stays if its `uirevision` does.
+        figure: Or its JSON. Redrawn in place when it changes; zoom stays if its `uirevision` does.
         key: Unique on the page; a click is in `st.session_state[key].pick` for `on_pick`.
         alt: What the chart shows, for those who cannot see it.
         how_to_read: One line under the chart.
-        table: The numbers behind it.
+        table: The numbers behind it; a function that takes a while to find them is only called once
+            they are looked at.
         table_open: Whether they are shown from the start.
         on_pick: Called on a click on a point with `customdata`. Needs a twin on the keyboard.
+        on_zoom: Called when another part of the x axis is chosen: its ends are in
+            `st.session_state[key].zoom`, nothing for all of it. Needs a twin on the keyboard too.
         group: Charts of one group on a page share what is hovered; they have the same x.
     """
     serve_plotly()
     _mount(
         key=key,
         data={
-            "figure": figure.to_json(),
+            "figure": figure if isinstance(figure, str) else figure.to_json(),
             "source": f"app/static/{SCRIPT}?{plotly.__version__}",
             "stand_ins": STAND_INS,
             "name": _file_name(key),
             "alt": alt,
             "clickable": on_pick is not None,
+            "zoomable": on_zoom is not None,
             "group": group,
         },
         on_pick_change=on_pick or _nothing,
+        on_zoom_change=on_zoom or _nothing,
     )
     st.caption(how_to_read)
     if table_open:
-        numbers(table)
+        numbers(table() if callable(table) else table)
         return
-    with st.expander("The numbers as a table"):
-        numbers(table)
+    if not callable(table):
+        with st.expander("The numbers as a table"):
+            numbers(table)
+        return
+    folded = st.expander("The numbers as a table", key=f"{key}_table", on_change="rerun")
+    if folded.open:
+        with folded:
+            numbers(table())
 
 
 def _file_name(key: str) -> str:
@@ -118,5 +130,11 @@ def clicked(key: str) -> float:
     return float(st.session_state[key].pick)
 
 
+def zoomed(key: str) -> tuple[float, float] | None:
+    """The part of the x axis that was chosen in a chart, for its `on_zoom`; none for all of it."""
+    ends = st.session_state[key].zoom
+    return (float(min(ends)), float(max(ends))) if ends else None
+
+
 def _nothing() -> None:
-    """Stand in for a callback: without one the component would have no `pick`."""
+    """Stand in for a callback: without one the component would have no `pick` and no `zoom`."""

@@ -7,6 +7,7 @@ import streamlit as st
 from engine.analysis import Analysis
 from engine.results import BitPlan
 from hawq_viz import state
+from hawq_viz.figures.costs import cost_of
 from hawq_viz.viewmodels import costs, plans, studies
 from hawq_viz.viewmodels.studies import Study
 
@@ -146,15 +147,53 @@ def shown_plan(study: Study) -> tuple[BitPlan, ValueError | None]:
         return study.plan(None), error
 
 
-def plan_says(study: Study, plan: BitPlan, refusal: ValueError | None) -> str:
-    """What sets the shown plan apart from the frontier's own; nothing where that is what it is."""
+def budget_slider(study: Study, plan: BitPlan) -> None:
+    """The keyboard's way to pick a plan."""
+    own = plans.is_own(plan)
+    asked = cost_of(plan, study.cost) if own else getattr(state.current(), study.cost)
+    slider = studies.budget_slider(study, asked)
+    st.session_state["budget"] = slider.value
+    st.slider(
+        costs.slider_label(study.cost, slider.unit),
+        slider.low,
+        slider.high,
+        step=slider.step,
+        format=slider.format,
+        key="budget",
+        on_change=lambda: state.pick(study.cost, st.session_state["budget"] * slider.per_unit),
+        help="The keyboard's way to pick: the arrow keys go from plan to plan.",
+    )
+
+
+def plan_says(study: Study, plan: BitPlan, refusal: ValueError | None) -> None:
+    """What sets the shown plan apart from the frontier's own, and what limits cost it."""
     view = state.current()
     if refusal is not None:
-        return "There is no such plan: shown is one that is suggested."
-    if plan.made_by.get("opened"):
-        return plans.opened_says(study, plan)
+        st.caption("There is no such plan: shown is one that is suggested.")
+        return
+    if plans.is_own(plan):
+        says, take = st.columns([3, 2], vertical_alignment="center")
+        says.markdown(plans.opened_says(study, plan))
+        take.button(
+            "Frontier's plan",
+            icon=":material/near_me:",
+            key="frontiers",
+            width="stretch",
+            on_click=_take_best,
+            args=(study, plan),
+            help="Take the best plan that costs no more.",
+        )
+        return
     if view.bits or view.abits:
-        return "The bits in the link fit no plan of this network: shown is that of the budget."
+        st.caption("The bits in the link fit no plan of this network: shown is that of the budget.")
+    elif state.several(study.analysis):
+        st.caption(studies.budgets_says(study, plan, view.budgets))
+    if says := plans.limits_says(study, plan):
+        st.markdown(says)
+
+
+def _take_best(study: Study, plan: BitPlan) -> None:
     if state.several(study.analysis):
-        return studies.budgets_says(study, plan, view.budgets)
-    return ""
+        state.change(bits="", abits="")
+    else:
+        state.pick(study.cost, cost_of(plan, study.cost))

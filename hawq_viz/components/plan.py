@@ -3,9 +3,14 @@
 import streamlit as st
 
 from engine.analysis import Analysis
+from engine.results import BitPlan
 from hawq_viz import state
+from hawq_viz.components.chart import chart
+from hawq_viz.components.layers import layers_panel
+from hawq_viz.figures import frontier
+from hawq_viz.viewmodels import costs, limits, plans
 from hawq_viz.viewmodels.plans import Summary, opened_plan
-from hawq_viz.viewmodels.studies import SHORT
+from hawq_viz.viewmodels.studies import SHORT, Study
 
 
 def metrics(summary: Summary) -> None:
@@ -37,6 +42,56 @@ def metrics(summary: Summary) -> None:
     )
 
 
+def plan_buttons(analysis: Analysis, plan: BitPlan) -> None:
+    """What can be done with the shown plan."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="xxsmall"):
+        if st.button("Quantize this plan", icon=":material/compress:", type="primary"):
+            st.switch_page("../pages/quantize.py", query_params=state.encode(state.current()))
+        st.download_button(
+            "",
+            plans.plan_file(plan),
+            "plan.json",
+            "application/json",
+            icon=":material/download:",
+            on_click="ignore",
+            help="Download this plan as plan.json",
+        )
+        open_plan(analysis)
+        st.button(
+            "",
+            icon=":material/undo:",
+            key="undo",
+            on_click=state.undo,
+            disabled=not state.can_undo(),
+            help="Undo: back to the plan picked before, and what was held then",
+        )
+        st.button(
+            "",
+            icon=":material/close:",
+            key="clear",
+            on_click=state.clear,
+            disabled=state.is_clear(),
+            help="Clear: back to the plan this page suggests",
+        )
+
+
+def plan_panel(study: Study, plan: BitPlan) -> None:
+    """The plan layer by layer: its bits drawn, or the table in which layers are held."""
+    drawn, held = st.tabs(["Bits", "Lock, tie, change"], key="plan_tabs", on_change="rerun")
+    if held.open:
+        with held:
+            layers_panel(study, plan)
+        return
+    with drawn:
+        chart(
+            frontier.plan_bits(study.analysis, plan),
+            key="plan_bits",
+            alt=plans.plan_alt(plan),
+            how_to_read=costs.how_to_read_bits(plan),
+            table=lambda: plans.plan_table(study.analysis, plan),
+        )
+
+
 def open_plan(analysis: Analysis) -> None:
     """A button that takes a plan.json, from a notebook or the command line."""
     with st.popover("", icon=":material/upload_file:", help="Open a plan.json"):
@@ -56,7 +111,7 @@ def open_plan(analysis: Analysis) -> None:
     budget = {"size": plan.size_bytes} if state.current().axis == "size" else {}
     state.change(
         **budget,
-        bits="".join(map(str, plan.weight_bits.values())),
-        abits="".join(map(str, plan.activation_bits.values())),
+        bits=limits.digits(plan.weight_bits),
+        abits=limits.digits(plan.activation_bits),
     )
     st.rerun()

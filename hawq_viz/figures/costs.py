@@ -61,10 +61,14 @@ def in_a_row(bits: Mapping[str, int]) -> str:
 
 def plan_text(plan: BitPlan) -> str:
     """All bits of a plan."""
-    weights = in_a_row(plan.weight_bits) or "float"
-    if not plan.activation_bits:
-        return f"bits {weights}"
-    return f"weights {weights}; inputs {in_a_row(plan.activation_bits)}"
+    return bits_text(plan.weight_bits, plan.activation_bits)
+
+
+def bits_text(weights: Mapping[str, int], inputs: Mapping[str, int]) -> str:
+    """Bits of weights and of inputs, none for float."""
+    if not inputs:
+        return f"bits {in_a_row(weights) or 'float'}"
+    return f"weights {in_a_row(weights) or 'float'}; inputs {in_a_row(inputs)}"
 
 
 def uniform_text(plan: BitPlan) -> str:

@@ -1,7 +1,7 @@
 """Cost against Ω: the exact frontier, what other rules reach, and one plan layer by layer."""
 
-from collections.abc import Sequence
-from functools import lru_cache
+import math
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -14,6 +14,8 @@ from engine.frontier import Frontier, Overlay
 from engine.results import BitPlan
 from hawq_viz.figures.costs import (
     NAMES,
+    Unit,
+    bits_text,
     cost_of,
     cost_text,
     plan_text,
@@ -27,6 +29,7 @@ from hawq_viz.figures.theme import (
     INK,
     ORANGE,
     PAPER,
+    SKY,
     VERMILION,
     bits_colour,
     label,
@@ -35,6 +38,9 @@ from hawq_viz.figures.theme import (
     themed,
 )
 
+HEIGHT = 372  # so that the whole chart is seen on a projector
+BESIDE_LEGEND, UNDER_LEGEND = 0.48, 0.55  # where its edges are, as shares of the chart
+Bits = tuple[Mapping[str, int], Mapping[str, int]]  # of weights, of inputs; none for float
 DRAWN = 600  # points of a line at most: more cannot be told apart, and cost time at every click
 LINES = {
     "monotone": ("the paper's monotone rule", ORANGE, "dash"),
@@ -51,6 +57,9 @@ def frontier(
     overlays: Sequence[Overlay] = (),
     uniform: Sequence[BitPlan] = (),
     limit: float | None = None,
+    free: Frontier | None = None,
+    part: tuple[float, float] | None = None,
+    bits: Callable[[int], Bits] | None = None,
 ) -> go.Figure:
     """A cost against Ω (log): the frontier as a step line, and what other rules reach.
 
@@ -65,24 +74,40 @@ def frontier(
         overlays: Of the same costs and Ω, named as in `LINES`.
         uniform: Plans with the same bits everywhere, to mark by them.
         limit: A budget in this cost, to draw as an upright line where it parts the plans.
+        free: The frontier without locks and ties, where `line` has some.
+        part: Ends of the part of the costs that is drawn; all if none.
+        bits: Those of weights and of inputs at a point of the frontier, where that is quicker to
+            say than its plan.
     """
     scale = unit(cost, float(line.cost[-1]))
     axis = f"{NAMES[cost]} ({scale.name})" if scale.name else NAMES[cost]
+    top, bottom = _heights([x for x in (free, line) if x is not None], part)
     figure = themed(
-        404,
+        HEIGHT,
         margin={"l": 70, "r": 12, "t": 14, "b": 52},
-        uirevision=f"frontier over {cost}",
-        xaxis={"title": {"text": axis}},
+        uirevision=f"frontier over {cost} {part or ''}",
+        xaxis={"title": {"text": axis}, **_range(part, scale)},
         yaxis={
             "type": "log",
             "title": {"text": "Ω, lower is better"},
             "exponentformat": "power",
             "minor": {"showgrid": False},
-            "dtick": 1 if line.omega[0] > 30 * max(line.omega[-1], 1e-300) else None,
+            "dtick": 1 if top - bottom > 1.5 else None,
+            "range": [bottom, top],
         },
         legend={"orientation": "v", "x": 1, "xanchor": "right", "y": 1, "yanchor": "top"},
     )
-    drawn = thinned(line.cost, line.omega)
+    if free is not None:
+        drawn = thinned(free.cost, free.omega, part=part)
+        figure.add_scatter(
+            x=(free.cost[drawn] / scale.divisor).tolist(),
+            y=free.omega[drawn].tolist(),
+            mode="lines",
+            name="without locks and ties",
+            line={"shape": "hv", "color": SKY, "width": 1.5},
+            hoverinfo="skip",
+        )
+    drawn = thinned(line.cost, line.omega, part=part)
     figure.add_scatter(
         x=(line.cost[drawn] / scale.divisor).tolist(),
         y=line.omega[drawn].tolist(),
@@ -91,12 +116,12 @@ def frontier(
         name="frontier" if tolerance_of(line) else "exact frontier",
         line={"shape": "hv", "color": BLUE, "width": 3},
         marker={"size": 5, "color": BLUE},
-        hovertext=_drawn_texts(line, cost, 4 * analysis.parameters),
+        hovertext=_drawn_texts(line, drawn, cost, 4 * analysis.parameters, bits),
         hoverinfo="text",
     )
     for overlay in overlays:
         name, colour, dash = LINES[overlay.name]
-        drawn = thinned(overlay.cost, overlay.omega)
+        drawn = thinned(overlay.cost, overlay.omega, part=part)
         figure.add_scatter(
             x=(overlay.cost[drawn] / scale.divisor).tolist(),
             y=overlay.omega[drawn].tolist(),
@@ -116,7 +141,7 @@ def frontier(
             text=list(map(uniform_text, uniform)),
             textposition="top right",
             textfont={"size": 12.5, "color": INK},
-            cliponaxis=False,
+            cliponaxis=part is not None,
             marker={
                 "size": 9,
                 "symbol": "square",
@@ -128,9 +153,85 @@ def frontier(
                 "<br>click: the best plan that costs no more<extra></extra>"
             ),
         )
+    if limit is not None and line.cost[0] <= limit <= line.cost[-1]:
+        figure.add_vline(
+            limit / scale.divisor,
+            line={"color": INK, "width": 1.5, "dash": "dot"},
+            annotation={"text": "budget", "font": {"size": 12}},
+            annotation_position="bottom right",
+        )
     if picked is not None:
-        figure.add_scatter(
-            x=[cost_of(picked, cost) / scale.divisor],
+        figure.add_traces(marks(analysis, line, picked, cost=cost))
+    return figure
+
+
+def _heights(lines: Sequence[Frontier], part: tuple[float, float] | None) -> tuple[float, float]:
+    """Upper and lower end of an axis of log Ω, so that the legend stands above the frontiers.
+
+    The legend takes the right part of the chart from `BESIDE_LEGEND` on, down to `UNDER_LEGEND`.
+    """
+    low, high = part or (min(x.cost[0] for x in lines), max(x.cost[-1] for x in lines))
+    places = low, low + BESIDE_LEGEND * (high - low), high
+    found = [_log(line.omega[_at(line, place)]) for line in lines for place in places]
+    bottom, top, beside = min(found), max(found), max(found[1::3])
+    top = max(top, bottom + (beside - bottom) / UNDER_LEGEND)
+    room = max(0.05 * (top - bottom), 0.02)
+    return top + room, bottom - room
+
+
+def _at(line: Frontier, cost: float) -> int:
+    return line.index_within(max(cost, float(line.cost[0])))
+
+
+def _log(omega: float) -> float:
+    return math.log10(max(omega, 1e-300))
+
+
+def _range(part: tuple[float, float] | None, scale: Unit) -> dict[str, Any]:
+    """The range of an axis of costs, a little wider than the part so that its ends are seen."""
+    if part is None:
+        return {}
+    low, high = (end / scale.divisor for end in part)
+    return {"range": [low - 0.02 * (high - low), high + 0.02 * (high - low)]}
+
+
+def marks(
+    analysis: Analysis,
+    line: Frontier,
+    picked: BitPlan,
+    *,
+    cost: str,
+    ahead: float | None = None,
+) -> list[go.Scatter]:
+    """The picked plan exactly where it is; where it is off the frontier, how far.
+
+    Args:
+        analysis: What the plan was made from.
+        line: The frontier it is drawn over.
+        picked: The plan.
+        cost: Of the frontier.
+        ahead: The least Ω at its cost, if the plan has more and that is to be drawn.
+    """
+    scale = unit(cost, float(line.cost[-1]))
+    place = cost_of(picked, cost) / scale.divisor
+    found = []
+    if ahead is not None and 0 < ahead < picked.omega:
+        found.append(
+            go.Scatter(
+                x=[place] * 3,
+                y=[picked.omega, math.sqrt(picked.omega * ahead), ahead],
+                mode="lines+text",
+                text=["", f"  <b>{picked.omega / ahead:.2f}×</b>", ""],
+                textposition="middle right",
+                textfont={"size": 14, "color": INK},
+                line={"color": INK, "width": 1.5, "dash": "dot"},
+                showlegend=False,
+                hoverinfo="skip",
+            )
+        )
+    found.append(
+        go.Scatter(
+            x=[place],
             y=[picked.omega],
             customdata=[cost_of(picked, cost)],
             mode="markers",
@@ -141,36 +242,56 @@ def frontier(
                 "color": "rgba(0,114,178,0.25)",
                 "line": {"color": INK, "width": 2.5},
             },
-            hovertext=[_about(picked, cost, 4 * analysis.parameters)],
+            hovertext=[
+                _about(
+                    cost,
+                    cost_of(picked, cost),
+                    picked.omega,
+                    4 * analysis.parameters,
+                    plan_text(picked),
+                )
+            ],
             hoverinfo="text",
         )
-    if limit is not None and line.cost[0] <= limit <= line.cost[-1]:
-        figure.add_vline(
-            limit / scale.divisor,
-            line={"color": INK, "width": 1.5, "dash": "dot"},
-            annotation={"text": "budget", "font": {"size": 12}},
-            annotation_position="bottom right",
-        )
-    return figure
+    )
+    return found
 
 
-@lru_cache(maxsize=8)
-def _drawn_texts(line: Frontier, cost: str, floats: float) -> list[str]:
-    """Hover texts of a frontier, which stay when another plan is picked."""
-    drawn = thinned(line.cost, line.omega)
-    return [_about(line.plan(int(i)), cost, floats) for i in drawn]
+def _drawn_texts(
+    line: Frontier,
+    drawn: NDArray[np.intp],
+    cost: str,
+    floats: float,
+    bits: Callable[[int], Bits] | None,
+) -> list[str]:
+    """Hover texts of some points of a frontier."""
+
+    def about(point: int) -> str:
+        if bits is None:
+            plan = line.plan(point)
+            own = plan.weight_bits, plan.activation_bits
+        else:
+            own = bits(point)
+        values = float(line.cost[point]), float(line.omega[point])
+        return _about(cost, *values, floats, bits_text(*own))
+
+    return [about(int(point)) for point in drawn]
 
 
-def _about(plan: BitPlan, cost: str, floats: float) -> str:
-    smaller = f", {floats / plan.size_bytes:.1f}× smaller" if cost == "size" else ""
+def _about(cost: str, value: float, omega: float, floats: float, text: str) -> str:
+    smaller = f", {floats / value:.1f}× smaller" if cost == "size" else ""
     return (
-        f"<b>{cost_text(cost, cost_of(plan, cost))}</b>{smaller}"
-        f"<br>Ω {number(plan.omega)}<br>{escape(plan_text(plan)).replace('; ', '<br>')}"
+        f"<b>{cost_text(cost, value)}</b>{smaller}"
+        f"<br>Ω {number(omega)}<br>{escape(text).replace('; ', '<br>')}"
     )
 
 
 def thinned(
-    cost: NDArray[np.float64], omega: NDArray[np.float64], limit: int = DRAWN
+    cost: NDArray[np.float64],
+    omega: NDArray[np.float64],
+    limit: int = DRAWN,
+    *,
+    part: tuple[float, float] | None = None,
 ) -> NDArray[np.intp]:
     """Indices of at most `limit` points that draw the line: evenly along it as it looks, with ends.
 
@@ -180,14 +301,21 @@ def thinned(
         cost: [P], ascending.
         omega: [P], positive where it can be; distances are taken in its logarithm.
         limit: At least 2.
+        part: Ends of the costs that are drawn: points between them, and the next on either side.
     """
+    first, last = 0, len(cost)
+    if part is not None:
+        first = max(int(np.searchsorted(cost, part[0], "left")) - 1, 0)
+        last = max(int(np.searchsorted(cost, part[1], "right")) + 1, first + 1)
+        first = min(first, len(cost) - 1)
+        cost, omega = cost[first:last], omega[first:last]
     if len(cost) <= limit:
-        return np.arange(len(cost))
+        return first + np.arange(len(cost))
     logs = np.log(np.maximum(omega, np.finfo(float).tiny))
     steps = np.diff(cost) / np.ptp(cost) + np.abs(np.diff(logs)) / (np.ptp(logs) or 1.0)
     along = np.concatenate([[0.0], np.cumsum(steps)])
     even = np.searchsorted(along, np.linspace(0, along[-1], limit))
-    return np.unique(np.minimum(even, len(cost) - 1))
+    return first + np.unique(np.minimum(even, len(cost) - 1))
 
 
 def plan_bits(analysis: Analysis, plan: BitPlan) -> go.Figure:

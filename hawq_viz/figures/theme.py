@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from html import escape
 from typing import Any
 
@@ -65,6 +66,7 @@ def _merged(common: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any
     return {**common, **more, **nested}
 
 
+@cache
 def bits_colour(bits: int) -> str:
     """A bit width's place on the ramp; the dark end is left out, it would drown on a dark page."""
     return str(sample_colorscale(BITS, [0.12 + 0.88 * (bits - 1) / 7])[0])

@@ -219,15 +219,31 @@ def opened_plan(name: str, content: bytes, analysis: Analysis) -> BitPlan:
     return analysis.plan_of(plan.weight_bits, plan.activation_bits)
 
 
+def is_own(plan: BitPlan) -> bool:
+    """Whether a plan was opened or made by hand, not picked from the frontier."""
+    return bool(plan.made_by.get("opened"))
+
+
 def opened_says(study: Study, plan: BitPlan) -> str:
-    """What an opened plan gives away against the frontier."""
+    """What a plan that was opened, or made by hand, gives away against the frontier."""
     if not study.comparable(plan):
-        return "Opened plan: it rounds other things than the plans of this frontier."
+        return "Your own plan: it rounds other things than the plans of this frontier."
+    at = "at this size" if study.cost == "size" else "at this cost"
+    loose = "" if study.held.kept_by(plan) else " It does not keep to what is held."
     ratio = study.above_frontier(plan)
     if ratio < 1.0005:
-        return "Opened plan: it lies on this analysis' frontier."
-    than = "is not larger" if study.cost == "size" else "costs no more"
-    return f"Opened plan: {ratio:.2f}× the Ω of the best plan that {than}."
+        return f"Your own plan: it lies on this analysis' frontier.{loose}"
+    return f"Your own plan: you pay **{ratio:.2f}× Ω** {at}.{loose}"
+
+
+def limits_says(study: Study, plan: BitPlan) -> str:
+    """What limits cost at the cost of a plan; nothing where there are none."""
+    if study.free is None:
+        return ""
+    ratio = study.price(plan)
+    at = "at this size" if study.cost == "size" else "at this cost"
+    costs = f"costs **{ratio:.2f}× Ω**" if ratio >= 1.005 else "costs next to nothing"
+    return f"Held: {study.held.summary}. That {costs} {at}."
 
 
 def plan_file(plan: BitPlan) -> bytes:
@@ -246,11 +262,13 @@ def frontier_alt(study: Study, plan: BitPlan) -> str:
     cost, omega = study.frontier.cost, study.frontier.omega
     name, by = NAMES[study.cost].capitalize(), study.cost
     others = "Uniform bits, the paper's rule and greedy" if study.overlays else "Uniform bits"
+    lie = "lie on or above it" if study.free is None else "are drawn too"
+    held = f" It keeps to {study.held.summary}." if study.free else ""
     return (
         f"{'Size' if by == 'size' else name} against Ω, log axis: {len(study.frontier):,} plans "
         f"from {cost_text(by, cost[0])} with Ω {omega[0]:.2g} to {cost_text(by, cost[-1])} with "
         f"Ω {omega[-1]:.2g}; picked: {cost_text(by, cost_of(plan, by))} with Ω {plan.omega:.2g}. "
-        f"{others} lie on or above it. The slider above picks plans from the keyboard."
+        f"{others} {lie}.{held} The slider above picks plans from the keyboard."
     )
 
 

@@ -4,13 +4,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import Any
 
 from engine.analysis import COSTS, Analysis
-from engine.choices import OF_ACTIVATIONS, OF_WEIGHTS
+from engine.choices import OF_ACTIVATIONS, OF_WEIGHTS, Choices, Limits
 from engine.frontier import Frontier, Overlay, greedy_path, monotone_frontier
 from engine.latency import LatencyTable
 from engine.results import BitPlan
 from hawq_viz.figures.costs import NAMES, cost_of, cost_text, tolerance_of, unit
+from hawq_viz.viewmodels.limits import NOTHING, Held
 
 SLIDER_STEPS = 400  # about, from the cheapest plan to the dearest
 BOTH = (4, 8)  # bits of weights and of inputs in the uniform plan where they differ
@@ -42,6 +44,9 @@ class Study:
     uniform: tuple[BitPlan, ...]  # by rising cost
     fixed: Mapping[str, int]  # bits of what the cost does not choose; none for float
     latency: LatencyTable | None = None
+    held: Held = NOTHING  # what its plans keep to
+    free: Frontier | None = None  # the frontier without that, where there is something to keep to
+    refused: str = ""  # why what plans were to keep to cannot be kept, in a sentence
 
     @classmethod
     def of(
@@ -51,6 +56,7 @@ class Study:
         *,
         fixed: Mapping[str, int] | None = None,
         latency: LatencyTable | None = None,
+        held: Held = NOTHING,
     ) -> "Study":
         """Find the frontier over a cost, and what other rules would choose.
 
@@ -59,18 +65,39 @@ class Study:
             cost: One of `engine.analysis.COSTS`.
             fixed: Bits of what the cost does not choose, by layer or activation; float if none.
             latency: Times of the layers, for the cost of that name and for budgets in it.
+            held: What plans have to keep to.
 
         Raises:
-            ValueError: If the analysis or the table lacks what the cost needs.
+            ValueError: If the analysis or the table lacks what the cost needs, or limits contradict
+                each other.
         """
         fixed = {} if chooses_both(cost) else dict(fixed or {})
-        side = "activations" if other_side(cost) == "inputs" else "weights"
         times = latency if cost == "latency" else None
-        known = {side: fixed, "latency": times}
-        frontier = analysis.frontier(cost, **{name: x for name, x in known.items() if x})
+        held = held.on([cost])
+        frontier = analysis.frontier(cost, latency=times, **_limits(cost, fixed, held))
         uniform = uniform_plans(analysis, cost, fixed, times)
-        overlays = _overlays(analysis, fixed) if cost == "size" else ()
-        return cls(analysis, cost, frontier, overlays, uniform, fixed, latency)
+        overlays = _overlays(analysis, fixed, held) if cost == "size" else ()
+        return cls(analysis, cost, frontier, overlays, uniform, fixed, latency, held)
+
+    def keeping(self, held: Held) -> "Study":
+        """The same with plans that keep to limits; without, and why, where none can."""
+        if not held.on([self.cost]):
+            return self
+        try:
+            found = Study.of(
+                self.analysis, self.cost, fixed=self.fixed, latency=self.latency, held=held
+            )
+        except ValueError as error:
+            return replace(self, refused=str(error))
+        return replace(found, free=self.frontier)
+
+    @cached_property
+    def _choices(self) -> Choices:
+        return Choices.of(self.analysis, [self.cost], **_limits(self.cost, self.fixed, self.held))
+
+    def bits(self, point: int) -> tuple[dict[str, int], dict[str, int]]:
+        """Bits of weights and of inputs at a point of the frontier: quicker than its plan."""
+        return self._choices.bits(self.frontier.choices(point))
 
     @cached_property
     def suggested(self) -> int:
@@ -91,6 +118,10 @@ class Study:
     def plan(self, budget: float | None) -> BitPlan:
         """The frontier's plan of a budget, or the suggested one."""
         return self.frontier.plan(self.point(budget))
+
+    def best(self, plan: BitPlan) -> BitPlan:
+        """The frontier's plan at the cost of another."""
+        return self.frontier.plan(self.point(cost_of(plan, self.cost) * (1 + 1e-12)))
 
     def opened(self, bits: str, input_bits: str) -> BitPlan | None:
         """The plan with these bits, a digit a layer or activation; none if they fit no plan here.
@@ -126,8 +157,19 @@ class Study:
 
     def above_frontier(self, plan: BitPlan) -> float:
         """Ω of a plan over the least there is at its cost; 1 on the frontier."""
-        best = self.frontier.omega[self.point(cost_of(plan, self.cost))]
-        return float(plan.omega / best) if best else 1.0
+        best = self.least(plan)
+        return plan.omega / best if best else 1.0
+
+    def least(self, plan: BitPlan) -> float:
+        """The least Ω at the cost of a plan: within the limits, if the plan keeps to them."""
+        kept = self.free is None or self.held.kept_by(plan)
+        return _least(self.frontier if kept else self.free, cost_of(plan, self.cost))
+
+    def price(self, plan: BitPlan) -> float:
+        """What limits cost at the cost of a plan: the least Ω over that without them."""
+        cost = cost_of(plan, self.cost)
+        free = _least(self.free or self.frontier, cost)
+        return _least(self.frontier, cost) / free if free else 1.0
 
     def comparable(self, plan: BitPlan) -> bool:
         """Whether the frontier's plans keep the same things float as this one."""
@@ -148,12 +190,31 @@ class Study:
         return low, high
 
 
+def _least(frontier: Frontier | None, cost: float) -> float:
+    """The least Ω that a frontier has at a cost, or at its cheapest plan's."""
+    assert frontier is not None
+    at = frontier.index_within(max(cost * (1 + 1e-12), float(frontier.cost[0])))
+    return float(frontier.omega[at])
+
+
+def _limits(cost: str, fixed: Mapping[str, int], held: Held) -> Limits:
+    """All that plans have to keep to, as the engine takes it."""
+    given: Limits = held.limits([cost])
+    if fixed and other_side(cost) == "inputs":
+        given["activations"] = fixed
+    elif fixed:
+        given["weights"] = fixed
+    return given
+
+
 @lru_cache(maxsize=16)
 def _within(study: Study, budgets: tuple[tuple[str, float], ...]) -> BitPlan | ValueError:
     """A plan, or why there is none: both take a while, and the page asks at every click."""
     times = study.latency if "latency" in dict(budgets) else None
     try:
-        return study.analysis.within(dict(budgets), latency=times)
+        return study.analysis.within(
+            dict(budgets), latency=times, **study.held.limits(dict(budgets))
+        )
     except ValueError as error:
         return error
 
@@ -202,15 +263,26 @@ def uniform_plans(
     return tuple(sorted(plans, key=lambda plan: cost_of(plan, cost)))
 
 
-def _overlays(analysis: Analysis, fixed: Mapping[str, int]) -> tuple[Overlay, ...]:
+def _overlays(analysis: Analysis, fixed: Mapping[str, int], held: Held) -> tuple[Overlay, ...]:
     """The paper's rule and greedy over size, raised by Ω of activations that are the same in all.
 
-    They do not lie under the frontier: activations that are fixed add the same to every plan.
+    They do not lie under the frontier: activations that are fixed add the same to every plan. They
+    keep to the same limits; there are none where a layer is locked to bits that no other may have.
     """
-    _, costs, omegas = analysis.options("size")
+    widths, costs, omegas = analysis.options("size", held.widths or None)
+    if not {bits for _, bits in held.locked} <= set(widths):
+        return ()
+    at = {name: place for place, name in enumerate(analysis.names)}
+    limits: Any = {
+        "locked": {at[name]: widths.index(bits) for name, bits in held.locked},
+        "tied": [[at[name] for name in group] for group in held.tied],
+    }
     traces = [layer.trace.for_omega for layer in analysis.layers]
     same = sum(x.omega[fixed[x.name]] for x in analysis.activations if x.name in fixed)
-    found = (monotone_frontier(costs, omegas, traces), greedy_path(costs, omegas))
+    found = (
+        monotone_frontier(costs, omegas, traces, **limits),
+        greedy_path(costs, omegas, **limits),
+    )
     return tuple(replace(overlay, omega=overlay.omega + same) for overlay in found)
 
 
