@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -498,11 +499,18 @@ def _content(path: Path) -> tuple[str, str]:
         FormatError: If it cannot be read.
     """
     try:
-        return str(path), hashlib.sha256(path.read_bytes()).hexdigest()
+        seen = path.stat()
+        return str(path), _digest(path, seen.st_mtime_ns, seen.st_size, seen.st_ino)
     except OSError as error:
         raise FormatError(
             f"{path} must be a saved analysis, but cannot be read: {error}."
         ) from error
+
+
+@lru_cache(maxsize=STUDIES)
+def _digest(path: Path, *_: int) -> str:
+    """Of a file that has changed since if any other argument has: it is asked at every click."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @st.cache_resource(max_entries=STUDIES, show_spinner=False)

@@ -28,13 +28,14 @@ def write_run(
     log: str = "",
     alive: bool = False,
     worker: int | None = None,
+    workload: str = WORKLOAD,
 ) -> Path:
     """The folder of a run with these events.
 
     Its worker has gone; or is this process, if alive; or another, which must be one to spare if the
     run is ever cancelled.
     """
-    folder = new_run(kind, WORKLOAD, options, None)
+    folder = new_run(kind, workload, options, None)
     process = psutil.Process(worker)
     created = process.create_time() if alive or worker else 0.0
     write_json(folder / PROCESS, "process", {"pid": process.pid, "created": created})

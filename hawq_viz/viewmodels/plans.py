@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pandas as pd
 
@@ -148,6 +149,7 @@ def size_text(size_bytes: float) -> str:
     return cost_text("size", size_bytes)
 
 
+@lru_cache(maxsize=8)
 def frontier_table(study: Study) -> pd.DataFrame:
     """One row for each of some plans, evenly along the frontier, with both ends."""
     last = len(study.frontier) - 1
