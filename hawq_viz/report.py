@@ -114,7 +114,8 @@ def _candidates(run: jobs.RunView) -> Iterable[Analysis]:
 
 
 def _origin(run: jobs.RunView) -> Html:
-    return paragraph(f"Report of the run {run.id}, begun {runs.when(run)}.")
+    called = f"It is called “{run.title}”." if run.title else ""
+    return paragraph(f"Report of the run {run.id}, begun {runs.when(run)}.", called, run.remark)
 
 
 def _analyzed(analysis: Analysis) -> str:

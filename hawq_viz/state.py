@@ -24,6 +24,7 @@ from hawq_viz import networks
 from hawq_viz.figures.finetune import MOST_RUNS
 from hawq_viz.viewmodels.analyses import is_analysis
 from hawq_viz.viewmodels.limits import NOTHING, Held
+from hawq_viz.viewmodels.run_table import KINDS, STATES
 from hawq_viz.viewmodels.studies import COMPARED, PLANNED, SEVERAL, Study, other_side
 from hawq_viz.viewmodels.uploads import load_upload
 
@@ -79,11 +80,21 @@ class View:
     high: float | None = None
     band: str = ""  # "on": how certain the frontier is, is shown
     compare: str = ""  # two runs set side by side, parted by a comma
+    network: str = ""  # whose runs are listed; none: all
+    kind: str = ""  # likewise
+    state: str = ""  # likewise
+    find: str = ""  # words that are in what is known of a listed run
 
     @property
     def overlaid(self) -> tuple[str, ...]:
         """The runs drawn over the watched one."""
         return tuple(run for run in self.overlay.split(",") if run not in ("", self.run))
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The two runs side by side; none if there are not two."""
+        runs = tuple(dict.fromkeys(self.compare.split(",")))
+        return runs if len(runs) == 2 else ()
 
     @property
     def axis(self) -> str:
@@ -172,6 +183,9 @@ KNOWN: dict[str, Callable[[str], object]] = {
     "pins": _pinned,
     "band": ("on",).__contains__,
     "compare": _compared,
+    **dict.fromkeys(("network", "find"), _is_name),
+    "kind": KINDS.__contains__,
+    "state": STATES.__contains__,
 }
 
 
@@ -350,6 +364,15 @@ def require_analysis(form_above: bool = False) -> Analysis:
         return _analysis(*_content(path))
     except ValueError as error:
         _lead_back(error)
+
+
+def chosen_analysis() -> Analysis | None:
+    """The chosen analysis; None where there is none, or it cannot be read."""
+    try:
+        path = analysis_file(current())
+        return _analysis(*_content(path)) if path else None
+    except ValueError:
+        return None
 
 
 def require_study() -> Study:

@@ -31,7 +31,7 @@ from engine.jobs.folders import (
 )
 from engine.jobs.launching import OPTIONS
 from engine.jobs.processes import SECONDS_TO_START, is_alive
-from engine.jobs.reading import STEPS_FOR_ETA, EventReader, latest, seconds_left
+from engine.jobs.reading import STEPS_FOR_ETA, EventReader, latest, seconds_at_work, seconds_left
 from engine.jobs.runs import CRASHED
 from engine.jobs.turns import SLOT, line, take_ticket, turn
 from engine.jobs.work import training_seconds
@@ -291,6 +291,22 @@ def test_seconds_of_training_leave_out_the_pauses():
     ]  # fmt: skip
     rows = [{"time": seconds, "event": event} for seconds, event in told]
     assert training_seconds(rows) == (20 - 12) + (965 - 960)
+
+
+def test_seconds_at_work_leave_out_waiting_and_pauses(tmp_path):
+    told = [
+        (0, "queued"), (50, "started"), (60, "result"), (62, "progress"), (65, "cancelled"),
+        (500, "resumed"), (510, "queued"), (600, "started"), (650, "result"), (660, "progress"),
+    ]  # fmt: skip
+    fields = {"progress": {"done": 1, "total": 2, "note": ""}, "result": {"name": "", "result": {}}}
+    after = [0, 0, 10, 12, 15, 15, 15, 15, 65, 75]  # s, each row being the last
+    for count in range(len(told) + 1):
+        with (tmp_path / EVENTS).open("w") as file:
+            for seconds, event in told[:count]:
+                row = {"event": event, "time": seconds, **fields.get(event, {})}
+                file.write(json.dumps(row) + "\n")
+        rows = EventReader(tmp_path / EVENTS).rows()
+        assert seconds_at_work(rows) == (after[count - 1] if count else 0)
 
 
 # Runs with real processes

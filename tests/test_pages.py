@@ -375,7 +375,8 @@ class TestFineTuning:
         for folder in (first, waiting):
             take_ticket(folder)
         app = open_page("quantize", run=waiting.name)
-        (bar,) = app.get("progress")
+        in_queue, bar = app.get("progress")
+        assert in_queue.proto.text == "Starting a worker …"
         assert bar.proto.text == "Queued: 1 run ahead."
 
     def test_cancel_asks_the_worker_to_stop(self, monkeypatch):

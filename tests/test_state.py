@@ -10,6 +10,7 @@ from streamlit.testing.v1 import AppTest
 from engine.analysis import COSTS
 from hawq_viz import state
 from hawq_viz.state import PLANNED, SEVERAL, View, decode, encode
+from hawq_viz.viewmodels.run_table import KINDS, STATES
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}", fullmatch=True)
 identifiers = st.one_of(st.just(""), names)
@@ -50,6 +51,10 @@ views = st.builds(
     high=sizes,
     band=st.sampled_from(("", "on")),
     compare=st.lists(names, min_size=2, max_size=2).map(",".join),
+    network=identifiers,
+    find=st.one_of(st.just(""), st.sampled_from(("seed 3", "<b> & é=?", "4 bits"))),
+    kind=st.sampled_from(("", *KINDS)),
+    state=st.sampled_from(("", *STATES)),
 )
 
 

@@ -29,6 +29,7 @@ def tuning(events=None, state="finished", plan=PLAN, **options) -> SimpleNamespa
         id="20260101-000000-finetune-made-up-0000",
         kind="finetune",
         state=state,
+        title="",
         options={**training.finetune_options(plan, "quick", "sample"), **options},
         results={row["name"]: row["result"] for row in rows if row["event"] == "result"},
         latest=lambda event: tuple(row for row in rows if row["event"] == event),

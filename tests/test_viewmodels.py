@@ -1,7 +1,8 @@
 """What the pages say, from made-up numbers."""
 
 import json
-from dataclasses import replace
+import re
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
@@ -38,6 +39,8 @@ def run_view(**fields) -> SimpleNamespace:
         "cancelling": False,
         "results": {},
         "error": None,
+        "title": "",
+        "remark": "",
     }
     return SimpleNamespace(**{**given_fields, **fields})
 
@@ -309,12 +312,34 @@ def test_names_of_runs_say_what_they_are_and_what_came_out():
     assert runs.listed_name(run, plan).startswith(f"{name}: 83.0% · picked plan (1 Jan ")
     running = run_view(state="running")
     assert runs.listed_name(running, ANALYSIS.uniform(2)).startswith(f"{name}: running (")
-    uniform = {"plan": {"weight_bits": {"a": 3, "b": 3}, "size_bytes": 2048}, "recipe": "full"}
-    tuned = run_view(kind="finetune", options={**uniform, "seed": 7})
+    uniform = asdict(BitPlan("a", {"a": 3, "b": 3}, 2048, 0.5))
+    tuned = run_view(kind="finetune", options={"plan": uniform, "recipe": "full", "seed": 7})
     assert runs.run_name(tuned) == "2.0 KiB · uniform 3 bits · full · seed 7"
     tuned.options.update(recipe="of another release", seed=None)
     assert runs.run_name(tuned) == "2.0 KiB · uniform 3 bits · custom · seed 0"
     assert runs.run_title(run_view(kind="analyze")).startswith("the analysis of 1 Jan ")
+    assert runs.run_name(run_view(options={"plan": {"omega": "x"}})) == "a plan that cannot be read"
+
+
+def test_what_people_call_a_run_comes_first():
+    plan, run = STUDY.plan(None), measured_run(0.83, 0.58)
+    run.title = "The <b>best</b>"
+    assert runs.run_name(run) == runs.run_title(run) == run.title
+    assert runs.listed_name(run, plan).startswith(
+        f"{run.title} · {runs.facts(run)}: 83.0% · picked"
+    )
+    assert runs.any_name(run).startswith(f"{run.title} · {ANALYSIS.workload} (1 Jan ")
+
+
+@given(st.text(st.characters(codec="ascii", categories=("L", "N", "P", "S", "Zs")), max_size=40))
+def test_text_for_markdown_has_every_sign_taken_out_of_it(text):
+    escaped = runs.plain(text)
+    assert re.sub(r"\\(.)", r"\1", escaped) == text
+    assert not re.search(r"(?<!\\)(\\\\)*[<*_$`\[:]", escaped)
+
+
+def test_lines_stay_lines_in_markdown():
+    assert runs.plain("a\n# b") == "a  \n\\# b"
 
 
 @pytest.mark.parametrize(

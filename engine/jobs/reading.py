@@ -137,6 +137,22 @@ def seconds_a_step(rows: Sequence[Row]) -> float | None:
     return median(seconds) if seconds else None
 
 
+def seconds_at_work(rows: Rows) -> float:
+    """How long the work has taken so far, over all starts: neither pauses nor waiting count.
+
+    Of a start that crashed and was followed by another, what came after its last result is lost.
+    """
+    seconds, began, last = 0.0, None, 0.0
+    for row in rows.rare:
+        if row["event"] in ("resumed", "queued", "started"):
+            seconds += last - began if began is not None else 0.0
+            began = row["time"] if row["event"] == "started" else None
+        last = row["time"]
+    if began is None:
+        return seconds
+    return seconds + max(last, next(reversed(rows))["time"]) - began
+
+
 def _what(progress: Row) -> tuple[int, str]:
     """What a row of progress is the progress of."""
     return progress["total"], progress.get("note", "")

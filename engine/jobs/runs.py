@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +13,14 @@ from engine.jobs.descriptions import Description
 from engine.jobs.events import FINAL, Row
 from engine.jobs.folders import CANCEL, EVENTS, LOG, RUN_ID, Spec, run_folder, runs_folder
 from engine.jobs.processes import is_alive
-from engine.jobs.reading import EventReader, Rows, latest, seconds_a_step, seconds_left
+from engine.jobs.reading import (
+    EventReader,
+    Rows,
+    latest,
+    seconds_a_step,
+    seconds_at_work,
+    seconds_left,
+)
 from engine.jobs.turns import line
 
 RESUMABLE = ("failed", "cancelled", "crashed")
@@ -44,7 +51,7 @@ class RunView:
     total: int  # steps; 0 before the first is known
     note: str  # what is being done
     eta_seconds: float | None
-    rows: Sequence[Row]  # every event
+    rows: Rows  # every event
     results: dict[str, dict[str, Any]]  # name → JSON of the result
     error: str | None  # one sentence, where it failed or crashed
     place: int = 0  # runs ahead of it, the one at work among them; 0 if it is not queued
@@ -64,6 +71,11 @@ class RunView:
         """The rate of the last steps; None where it is unknown or nothing is going on."""
         each = seconds_a_step(self.rows) if self.state == "running" else None
         return 1 / each if each else None
+
+    @property
+    def seconds(self) -> float:
+        """How long it has worked so far, without pauses and waiting."""
+        return seconds_at_work(self.rows)
 
     def latest(self, event: str) -> tuple[Row, ...]:
         """The rows of an event in order, each step once however often the run was resumed."""

@@ -8,6 +8,7 @@ from engine.results import BitPlan
 from hawq_viz import state
 from hawq_viz.components.chart import chart
 from hawq_viz.components.launch import launch_form
+from hawq_viz.components.queue import queue
 from hawq_viz.components.runs import delete_button, next_button, watch
 from hawq_viz.components.training import training_charts, training_outcome
 from hawq_viz.figures import frontier, quantize
@@ -27,6 +28,7 @@ def quantize_page(analysis: Analysis, summary: plans.Summary) -> None:
     )
     asks = shown is not None and runs.asks_first(shown, summary.plan)
     launch_form(summary, primary=not asks)
+    queue(shown.id if shown is not None else "")
     if shown is None:
         _elsewhere(view.run)
         st.info("Nothing has been run yet: press “Quantize and fine-tune”.")

@@ -16,7 +16,7 @@ REFUSED = "_refused"  # where a callback leaves the sentence that a page shows
 def watch(
     run_ids: Sequence[str],
     show: Callable[[list[jobs.RunView]], None],
-    verdict: Callable[[list[jobs.RunView]], str],
+    verdict: Callable[[list[jobs.RunView]], str] | None,
 ) -> None:
     """Show a run and keep it fresh while it, or one drawn over it, lives.
 
@@ -25,7 +25,8 @@ def watch(
     Args:
         run_ids: Runs that exist, the watched one first.
         show: Draws how they go; called at every tick, and once at the end.
-        verdict: What they have shown, in a sentence, once the first has finished.
+        verdict: What they have shown, in a sentence, once the first has finished; None if nothing
+            is to be said of their states.
     """
     told = [_told(jobs.view(run_id)) for run_id in run_ids]
     live = any(state not in jobs.FINAL for state, _ in told)
@@ -38,7 +39,9 @@ def watch(
         if live and [_told(run) for run in seen] != told:
             st.rerun()  # once all have ended, the clock stops
         with st.container():  # always one element, so that charts below keep their place
-            if seen[0].state == "finished":
+            if verdict is None:
+                pass
+            elif seen[0].state == "finished":
                 st.success(verdict(seen))
             else:
                 _status(seen[0])
@@ -64,11 +67,22 @@ def _status(run: jobs.RunView) -> None:
             st.code(run.log_tail or "The log is empty.", language=None)
 
 
-def next_button(run: jobs.RunView, *, primary: bool) -> None:
-    """The one thing to do with a run in its state."""
+def next_button(run: jobs.RunView, *, primary: bool, key: str = "") -> None:
+    """The one thing to do with a run in its state.
+
+    Args:
+        run: Any.
+        primary: Whether it may stand out.
+        key: Tells this button from another for the same run on the page.
+    """
     action = runs.next_action(run)
     if action.name == "another":
-        st.page_link("../pages/frontier.py", label=action.label, icon=action.icon)
+        view = state.View(workload=run.workload)
+        same = run.workload == state.current().workload
+        shown = None if same else state.encode(view)
+        st.page_link(
+            "../pages/frontier.py", label=action.label, icon=action.icon, query_params=shown
+        )
         return
     st.button(
         action.label,
@@ -76,7 +90,7 @@ def next_button(run: jobs.RunView, *, primary: bool) -> None:
         help=action.why,
         type="primary" if primary and action.name != "cancel" else "secondary",
         width="stretch",
-        key=f"{action.name}_{run.id}",
+        key=f"{key}{action.name}_{run.id}",
         disabled=run.cancelling,
         on_click=_do,
         args=(action.name, run),
@@ -92,7 +106,9 @@ def delete_button(run: jobs.RunView) -> None:
         disabled=run.state not in jobs.FINAL,
         width="stretch",
     ):
-        st.markdown(f"Delete **{runs.run_title(run)}** with its files? This cannot be undone.")
+        st.markdown(
+            f"Delete **{runs.plain(runs.run_title(run))}** with its files? This cannot be undone."
+        )
         st.button(
             "Delete for good",
             type="primary",

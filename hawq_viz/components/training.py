@@ -1,6 +1,7 @@
 """Fine-tuning as it goes, and what it brought."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import streamlit as st
 
@@ -11,9 +12,16 @@ from hawq_viz.figures import finetune
 from hawq_viz.viewmodels import training
 
 
-def training_charts(seen: Sequence[jobs.RunView]) -> None:
-    """The metric and the loss against steps; drawn in place at every tick."""
+def training_charts(seen: Sequence[jobs.RunView], called: Sequence[str] = ()) -> None:
+    """The metric and the loss against steps; drawn in place at every tick.
+
+    Args:
+        seen: The runs, the watched one first.
+        called: What to call them, if not by their own names.
+    """
     courses = [training.course(run) for run in seen]
+    if called:
+        courses = [replace(one, name=name) for one, name in zip(courses, called, strict=True)]
     left, right = st.columns([3, 2], gap="small")
     with left:
         chart(

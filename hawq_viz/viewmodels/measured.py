@@ -4,14 +4,19 @@ import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from numpy.typing import NDArray
 
 from engine.analysis import Analysis
+from engine.jobs.folders import OUTCOMES
 from engine.jobs.options import QUANTIZING
 from engine.latency import FLOAT_BITS
-from engine.results import BitPlan, Evaluation, metric_text
+from engine.outcomes import Outcomes, paired_difference
+from engine.results import DEVIATIONS, BitPlan, Evaluation, FormatError, metric_text
 from hawq_viz.figures.costs import KIB, cost_text
 from hawq_viz.viewmodels.plans import Summary, size_text
 from hawq_viz.viewmodels.runs import bits_text
@@ -85,6 +90,53 @@ def evaluation_of(run: "RunView", name: str) -> Evaluation | None:
         numbers = (found.value, *found.interval, found.samples, found.loss, found.loss_sem)
         return found if all(map(math.isfinite, numbers)) else None
     return None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How two networks differ in the mean over the same images, with its 95 % interval."""
+
+    mean: float
+    interval: tuple[float, float]
+    paired: bool  # image by image; else as if the images were others, which is too wide
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return not self.interval[0] <= 0 <= self.interval[1]
+
+
+Measured = tuple["RunView", str]  # a run, and which of its networks: the name of the result
+
+
+def difference(ours: Measured, theirs: Measured, *, loss: bool = False) -> Difference | None:
+    """What one network has more than another, of the metric or of the loss.
+
+    None where it cannot be told: not both are measured, or on other images or in another metric.
+    """
+    a, b = evaluation_of(*ours), evaluation_of(*theirs)
+    if a is None or b is None or not on_same_images(a, b) or (a.metric != b.metric and not loss):
+        return None
+    each = [_each(*which, loss=loss) for which in (ours, theirs)]
+    if each[0] is not None and each[1] is not None and len(each[0]) == len(each[1]) >= 2:
+        return Difference(*paired_difference(*each), paired=True)
+    mean = a.loss - b.loss if loss else a.value - b.value
+    sems = (a.loss_sem, b.loss_sem) if loss else (a.sem, b.sem)
+    half = DEVIATIONS * math.hypot(*sems)
+    return Difference(mean, (mean - half, mean + half), paired=False)
+
+
+def _each(run: "RunView", name: str, *, loss: bool) -> NDArray[Any] | None:
+    path = run.folder / OUTCOMES / f"{name}.safetensors"
+    with suppress(OSError, FormatError):
+        found = _outcomes(path, path.stat().st_mtime_ns)
+        return found.losses if loss else found.right
+    return None
+
+
+@lru_cache(maxsize=512)
+def _outcomes(path: Path, changed: int) -> Outcomes:  # noqa: ARG001 — a key of the cache
+    return Outcomes.load(path)
 
 
 def on_same_images(a: Evaluation, b: Evaluation) -> bool:

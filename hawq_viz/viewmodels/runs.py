@@ -1,5 +1,7 @@
 """Any run in words: what it is, how far, and what to do next."""
 
+import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -74,14 +76,28 @@ def state_text(run: "RunView") -> str:
     return f"{says}  \n**Next:** “{ACTIONS['resume'].label}” {does}."
 
 
+def plain(text: str) -> str:
+    """A text for a place that reads Markdown, which shows it as it stands."""
+    shown = re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
+    return shown.replace("\n", "  \n")
+
+
 def run_title(run: "RunView") -> str:
-    """Any run in a sentence."""
+    """Any run in a sentence: what people call it, else what it is. For plain text, as all here."""
+    if run.title:
+        return run.title
     return f"{TITLES[run.kind]} of {when(run)}" if run.kind in TITLES else run_name(run)
 
 
 def run_name(run: "RunView") -> str:
-    """A run of a plan for a legend: size, bits, recipe, seed."""
-    plan = run.options["plan"]
+    """A run of a plan for a legend: what people call it, else what it is of."""
+    return run.title or facts(run)
+
+
+def facts(run: "RunView") -> str:
+    """What a run of a plan is of: size, bits, recipe, seed."""
+    if (plan := plan_of(run)) is None:
+        return "a plan that cannot be read"
     recipe = RECIPES[recipe_of(run)].partition(":")[0].lower()
     parts = [size_text(plan["size_bytes"]), bits_text(plan), recipe]
     quantizer = plan.get("quantizer", {})
@@ -103,7 +119,13 @@ def listed_name(run: "RunView", plan: BitPlan | None = None) -> str:
     told = outcome if run.state == "finished" else run.state
     picked = plan is not None and is_of(run, plan)
     mark = " · picked plan" if picked else ""
-    return f"{run_name(run)}: {told}{mark} ({when(run)})"
+    called = f"{run.title} · {facts(run)}" if run.title else facts(run)
+    return f"{called}: {told}{mark} ({when(run)})"
+
+
+def any_name(run: "RunView") -> str:
+    """Any run in a list of all: what it is, of which network, when."""
+    return f"{run_title(run)} · {run.workload} ({when(run)})"
 
 
 OUTCOMES = {"quantize": ("plan",), "finetune": ("finetuned",)}
@@ -136,9 +158,21 @@ def _span(bits: Sequence[int]) -> str:
     return str(low) if low == high else f"{low}–{high}"
 
 
+def plan_of(run: "RunView") -> Mapping[str, Any] | None:
+    """The fields of the plan that a run was given; None if it has none that can be read."""
+    plan = run.options.get("plan")
+    try:
+        BitPlan(**plan)
+        bits_text(plan)
+        return plan if math.isfinite(plan["size_bytes"] + plan["omega"]) else None
+    except (TypeError, ValueError, AttributeError, KeyError):
+        return None
+
+
 def is_of(run: "RunView", plan: BitPlan) -> bool:
     """Whether a run is of a plan's bits."""
-    return all(run.options["plan"].get(name, {}) == getattr(plan, name) for name in BITS_OF)
+    own = plan_of(run)
+    return own is not None and all(own.get(name, {}) == getattr(plan, name) for name in BITS_OF)
 
 
 def when(run: "RunView") -> str:
@@ -193,6 +227,18 @@ def progress_text(run: "RunView") -> str:
     if run.eta_seconds is not None:
         says += f", about {duration(run.eta_seconds)} left"
     return says
+
+
+def in_turn(seen: Iterable["RunView"]) -> list["RunView"]:
+    """Those at work, then those that wait, the next first."""
+    alive = [run for run in seen if run.state in LIVE]
+    return sorted(alive, key=lambda run: (run.state == "queued", run.place, run.created))
+
+
+def queue_text(waiting: Sequence["RunView"]) -> str:
+    """How many work and wait."""
+    queued = sum(run.state == "queued" for run in waiting)
+    return f"Queue: {len(waiting) - queued} at work, {queued} waiting"
 
 
 def planned(run: "RunView") -> BitPlan:

@@ -12,12 +12,13 @@ from engine.results import BitPlan, Evaluation, metric_text
 from hawq_viz.figures.costs import KIB
 from hawq_viz.figures.finetune import ACCURACY, Course, thinned
 from hawq_viz.viewmodels.measured import ROUNDING, overlap, rounded_so, than
-from hawq_viz.viewmodels.runs import RECIPES, bits_text, duration, recipe_of, run_name
+from hawq_viz.viewmodels.runs import RECIPES, bits_text, duration, plain, recipe_of, run_name
 
 if TYPE_CHECKING:
     from engine.jobs import RunView
 
 EPOCHS = {"quick": 1, "full": 3}
+LEGEND_LETTERS = 60  # of a name in a legend
 LOSS_ROWS = 200  # of the table behind the loss chart
 
 # What a custom recipe may set, with its words; a blank one is left to the engine.
@@ -89,7 +90,8 @@ def finetune_options(
 
 def course(run: "RunView") -> Course:
     """What a run has told so far, for the charts."""
-    return Course.of(run, run_name(run))
+    name = run_name(run)
+    return Course.of(run, name if len(name) <= LEGEND_LETTERS else f"{name[: LEGEND_LETTERS - 1]}…")
 
 
 def trained(run: "RunView") -> dict[str, Evaluation]:
@@ -138,7 +140,7 @@ def training_verdict(run: "RunView", others: Iterable["RunView"] = ()) -> str:
         ahead = 100 * (tuned.value - rival.value)
         bits = bits_text(other.options["plan"])
         same = bits == bits_text(run.options["plan"])
-        says += f", {abs(ahead):.1f} {than(-ahead)} {run_name(other) if same else bits}"
+        says += f", {abs(ahead):.1f} {than(-ahead)} {plain(run_name(other)) if same else bits}"
         if overlap(tuned.interval, rival.interval):
             says += " (95 % intervals overlap)"
     if run.results["training"]["stopped_because"] == "diverged":
