@@ -23,6 +23,7 @@ probes        one mini-batch's estimate of every trace
 roundoff      what rounding an activation does, image by image
 traces        average Hessian traces with their standard errors
 perturbation  Ω of each layer at each bit width: `analyze`
+further       more images for an analysis that there is: `analyze_further`
 rounding      learn which weights to round up and which down
 corrections   give each layer's output back its mean and spread
 placements    where activations are rounded, and which share a scale
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from engine.finetuning import finetune as finetune
     from engine.frontier import Frontier as Frontier
     from engine.frontier import pareto_frontier as pareto_frontier
+    from engine.further import analyze_further as analyze_further
     from engine.latency import LatencyTable as LatencyTable
     from engine.onnx_check import check_onnx as check_onnx
     from engine.onnx_export import export_onnx as export_onnx
@@ -85,6 +87,7 @@ _NAMES = {
     "TraceEstimate": "results",
     "Workload": "workloads",
     "analyze": "perturbation",
+    "analyze_further": "further",
     "check_network": "checklist",
     "check_onnx": "onnx_check",
     "evaluate": "evaluation",

@@ -68,6 +68,10 @@ class Analysis:
     alive: tuple[tuple[int, ...], ...] = ()  # activations held at once, by index; largest sets only
     skipped_activations: dict[str, str] = field(default_factory=dict)  # layer → why its input
     # stays float
+    images_left: int | None = None  # of the data; unknown in files of before this was kept
+    probe_state: NDArray[np.uint8] = field(
+        default_factory=lambda: np.zeros(0, np.uint8)
+    )  # of the generator of probes, for `further.analyze_further`; none in files of before
 
     @property
     def exact(self) -> bool:
@@ -93,6 +97,18 @@ class Analysis:
     def worst_relative_sem(self) -> float:
         """Relative standard error of the least certain layer."""
         return max(layer.trace.relative_sem for layer in self.layers)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every image of the data has been used, as far as is known."""
+        if self.images_left is None:
+            return self.stopped_because == "images"
+        return self.images_left == 0
+
+    @property
+    def next_target(self) -> float:
+        """The error to go on to: half of what was asked for, or that itself if it was missed."""
+        return self.relative_sem / 2 if self.stopped_because == "target" else self.relative_sem
 
     @property
     def below_error(self) -> tuple[str, ...]:
@@ -332,7 +348,7 @@ class Analysis:
         """Write JSON, and the mini-batch traces beside it under the same name as safetensors."""
         arrays = {
             name: np.ascontiguousarray(getattr(self, name))  # safetensors ignores strides
-            for name in ("batch_traces", "batch_sizes", "activation_batch_traces")
+            for name in ("batch_traces", "batch_sizes", "activation_batch_traces", "probe_state")
         }
         sidecar = Path(path).with_suffix(".safetensors")
         sidecar.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ times the mean of ‖Q(a) − a‖².
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,11 +103,7 @@ def analyze(
     example = example_image(workload.calibration)
     model = fold_batch_norm(workload.model, example)
     layers = find_layers(model, example)
-    errors = {}
-    for i, (layer, rows) in enumerate(zip(layers, _rows(model, layers), strict=True)):
-        if progress:
-            progress(i, len(layers), "layers rounded to every bit width")
-        errors[layer.name] = {bits: squared_error(rows, bits, quantizer) for bits in widths}
+    errors = squared_errors(model, layers, widths, quantizer, progress)
     read = find_activations(model, example) if activations else None
     pairs = draw(workload.calibration, min(images, IMAGES), seed) if read else []
     rounded = _roundoff(workload, model, read, pairs, widths, activation_range, seed, progress)
@@ -126,31 +122,6 @@ def analyze(
         generator=generator,
         progress=progress and (lambda done, _, note: progress(done, images, f"images, {note}")),
     )
-    sensitivities = []
-    for layer in layers:
-        trace, error = traces.weights[layer.name], errors[layer.name]
-        by_channel = np.array(traces.channels[layer.name])
-        floor = trace.sem if np.isfinite(trace.sem) else 0.0
-        sensitivities.append(
-            LayerSensitivity(
-                name=layer.name,
-                kind=layer.kind,
-                shape=layer.shape,
-                parameters=layer.parameters,
-                macs=layer.macs,
-                trace=trace,
-                perturbation={bits: float(error[bits].sum()) for bits in widths},
-                omega={
-                    bits: max(
-                        float(by_channel @ error[bits].numpy()), floor * float(error[bits].sum())
-                    )
-                    if granularity == "channel"
-                    else trace.for_omega * float(error[bits].sum())
-                    for bits in widths
-                },
-                channel_traces=traces.channels[layer.name],
-            )
-        )
     options: dict[str, Any] = {
         "bit_widths": widths,
         "relative_sem": relative_sem,
@@ -170,7 +141,12 @@ def analyze(
     options |= {name: value for name, value in limits.items() if value is not None}
     return Analysis(
         workload=workload.name,
-        layers=tuple(sensitivities),
+        layers=tuple(
+            sensitivity(
+                layer, traces.weights[layer.name], traces.channels[layer.name], error, granularity
+            )
+            for layer, error in zip(layers, errors.values(), strict=True)
+        ),
         bit_widths=widths,
         loss=workload.loss if isinstance(workload.loss, str) else repr(workload.loss),
         estimator=estimator,
@@ -195,6 +171,8 @@ def analyze(
         seconds=time.perf_counter() - started,
         batch_traces=traces.batch_traces,
         batch_sizes=traces.batch_sizes,
+        images_left=len(workload.calibration) - traces.images,  # type: ignore[arg-type]
+        probe_state=generator.get_state().numpy(),
         provenance=Provenance(
             seed, data, fingerprint, command or workload.command("analyze", **options)
         ),
@@ -206,6 +184,58 @@ def analyze(
         activation_batch_traces=traces.activation_batch_traces,
         alive=read.alive if read else (),
         skipped_activations=read.skipped if read else {},
+    )
+
+
+def squared_errors(
+    model: nn.Module,
+    layers: Sequence[Layer],
+    widths: Sequence[int],
+    quantizer: Quantizer,
+    progress: Progress | None,
+) -> dict[str, dict[int, Tensor]]:
+    """‖Q(w) − w‖² of every layer's output channels at every bit width."""
+    errors = {}
+    for i, (layer, rows) in enumerate(zip(layers, _rows(model, layers), strict=True)):
+        if progress:
+            progress(i, len(layers), "layers rounded to every bit width")
+        errors[layer.name] = {bits: squared_error(rows, bits, quantizer) for bits in widths}
+    return errors
+
+
+def sensitivity(
+    layer: Layer,
+    trace: TraceEstimate,
+    channel_traces: tuple[float, ...],
+    error: Mapping[int, Tensor],
+    granularity: str,
+) -> LayerSensitivity:
+    """One layer's record.
+
+    Args:
+        layer: As it was found.
+        trace: Of its weight.
+        channel_traces: Of each output channel.
+        error: Bits → ‖Q(w) − w‖² of every output channel.
+        granularity: Of Ω, see `analyze`.
+    """
+    by_channel = np.array(channel_traces)
+    floor = trace.sem if np.isfinite(trace.sem) else 0.0
+    return LayerSensitivity(
+        name=layer.name,
+        kind=layer.kind,
+        shape=layer.shape,
+        parameters=layer.parameters,
+        macs=layer.macs,
+        trace=trace,
+        perturbation={bits: float(rows.sum()) for bits, rows in error.items()},
+        omega={
+            bits: max(float(by_channel @ rows.numpy()), floor * float(rows.sum()))
+            if granularity == "channel"
+            else trace.for_omega * float(rows.sum())
+            for bits, rows in error.items()
+        },
+        channel_traces=channel_traces,
     )
 
 
@@ -274,17 +304,30 @@ def squared_error(rows: Tensor, bits: int, quantizer: Quantizer) -> Tensor:
 
 
 def shuffled_batches(
-    dataset: Dataset[Any], images: int, batch_size: int, generator: torch.Generator
+    dataset: Dataset[Any],
+    images: int,
+    batch_size: int,
+    generator: torch.Generator,
+    *,
+    after: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Mini-batches of some of a dataset's images in random order, each once."""
-    order = torch.randperm(len(dataset), generator=generator)[:images].tolist()  # type: ignore[arg-type]
+    """Mini-batches of some of a dataset's images in random order, each once.
+
+    Args:
+        dataset: Gives (image, target).
+        images: How many.
+        batch_size: At most so many at once.
+        generator: Of the order.
+        after: Images at the beginning of this order that are left out.
+    """
+    order = torch.randperm(len(dataset), generator=generator)[after:][:images].tolist()  # type: ignore[arg-type]
     unused = torch.Generator()  # else the loader would draw from torch's own
     yield from DataLoader(
         dataset, batch_size=batch_size, sampler=order, collate_fn=stacked, generator=unused
     )
 
 
-def _rows(model: nn.Module, layers: tuple[Layer, ...]) -> Iterator[Tensor]:
+def _rows(model: nn.Module, layers: Sequence[Layer]) -> Iterator[Tensor]:
     parameters = dict(model.named_parameters())
     for layer in layers:
         yield layer.channels.rows(parameters[layer.parameter].detach())

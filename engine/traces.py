@@ -62,6 +62,7 @@ def average_traces(
     perturbation: Mapping[str, float] | None = None,
     activation_perturbation: Mapping[str, float] | None = None,
     generator: Generator,
+    known: Traces | None = None,
     progress: Progress | None = None,
 ) -> Traces:
     """Estimate Tr(H) / n of each layer's weight, and of what it reads, from mini-batches used once.
@@ -86,6 +87,8 @@ def average_traces(
             this is below 1 % of Σ Ω counts as converged too.
         activation_perturbation: ‖Δa‖² of each activation likewise.
         generator: Source of the probes, on the CPU.
+        known: To go on from, of other images and the same layers and activations; the result is of
+            all images.
         progress: Told of images seen, images at most (0 if unknown), and the error reached.
 
     Raises:
@@ -116,6 +119,12 @@ def average_traces(
     squares = np.zeros(len(read))  # of each image's own, summed
     channels: list[Tensor] = [torch.zeros(())] * len(found)
     exact = [True] * (len(found) + len(read))
+    if known is not None:
+        _check_same(known, found, read)
+        sizes, rows = known.batch_sizes.tolist(), list(known.batch_traces)
+        read_rows, squares = list(known.activation_batch_traces), _squares(known)
+        channels = [torch.tensor(x).double() * known.images for x in known.channels.values()]
+        exact = [x.exact for x in (*known.weights.values(), *known.activations.values())]
     stopped = "images"
     with evaluation_mode(model):
         for images, targets in chain([first], stream):
@@ -173,7 +182,7 @@ def average_traces(
         images=sum(sizes),
         stopped_because=stopped,
         estimator=estimator,
-        seconds=time.perf_counter() - started,
+        seconds=time.perf_counter() - started + (known.seconds if known else 0),
         batch_traces=np.array(rows),
         batch_sizes=np.array(sizes, dtype=np.int64),
         channels={
@@ -229,6 +238,26 @@ def _over_images(
         return mean, np.full_like(mean, np.inf)
     spread = np.maximum(squares / count - mean**2, 0)
     return mean, np.sqrt(spread / (count - 1))
+
+
+def _squares(known: Traces) -> NDArray[np.float64]:
+    """Σ over images of each activation's squares, from its mean and standard error."""
+    told = known.activations.values()
+    means, sems = np.array([x.mean for x in told]), np.array([x.sem for x in told])
+    spread = (known.images - 1) * np.where(np.isfinite(sems), sems, 0) ** 2
+    return known.images * (means**2 + spread)
+
+
+def _check_same(known: Traces, found: Sequence[Layer], read: Sequence[Activation]) -> None:
+    for what, own, given in (
+        ("layers", [x.name for x in found], list(known.weights)),
+        ("activations", [x.name for x in read], list(known.activations)),
+    ):
+        if own != given:
+            raise ValueError(
+                f"known must hold traces of the same {what} {', '.join(own)}, "
+                f"got {', '.join(given) or 'none'}."
+            )
 
 
 def _check_finite(

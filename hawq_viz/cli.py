@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.analysis import Analysis
 from engine.jobs.launching import ANALYZE_OPTIONS, FINETUNE_OPTIONS, QUANTIZER_OPTIONS
+from engine.jobs.options import check_further
 from engine.recipe import ACTIVATION_RANGES, BATCH_NORMS, OPTIMIZERS, STEP_SIZES, Recipe
 from engine.results import BitPlan, Evaluation, FormatError
 from engine.workloads import DATA, stored_analysis, workload_names
@@ -74,17 +75,29 @@ def app(arguments: argparse.Namespace) -> int:
 
 
 def analyze(arguments: argparse.Namespace) -> None:
-    """Measure how sensitive each layer is, and save that."""
-    check_out(arguments.out)
-    workload = _load(arguments)
-    from engine.jobs.work import summary_of  # with torch, so only now
-    from engine.perturbation import analyze as analyze_workload
+    """Measure how sensitive each layer is, and save that.
 
+    With --further, go on from an analysis, with images of the same data that it has not seen.
+    """
+    check_out(arguments.out)
     options = _given(arguments, (*ANALYZE_OPTIONS, *QUANTIZER_OPTIONS))
     if "bit_widths" in options:
         options["bit_widths"] = tuple(options["bit_widths"])
+    if arguments.further is not None:
+        check_further(options)
+        known = Analysis.load(arguments.further)
+    workload = _load(arguments)
+    from engine.further import analyze_further
+    from engine.jobs.work import summary_of  # with torch, so only now
+    from engine.perturbation import analyze as analyze_workload
+
     with Bar() as bar:
-        analysis = analyze_workload(workload, **options, progress=bar)
+        if arguments.further is not None:
+            analysis = analyze_further(
+                known, workload, **options, source=str(arguments.further), progress=bar
+            )
+        else:
+            analysis = analyze_workload(workload, **options, progress=bar)
     analysis.save(arguments.out)
     show(
         arguments,
@@ -266,6 +279,12 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         metavar="SHARE",
         help="stop when every layer's relative standard error is at most this (0.1)",
+    )
+    measuring.add_argument(
+        "--further",
+        type=Path,
+        metavar="ANALYSIS.json",
+        help="go on from this analysis, with its settings, to half its error if not told otherwise",
     )
     measuring.add_argument("--max-images", type=int, metavar="N", help="see at most N images")
     measuring.add_argument("--max-seconds", type=float, metavar="S", help="stop after S seconds")

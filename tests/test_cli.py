@@ -220,6 +220,22 @@ def test_a_workload_file_that_is_not_there_fails(capsys):
 # check
 
 
+def test_analyze_goes_on_from_an_analysis(capsys, tiny, tmp_path):
+    mine, first, both = ("--workload-file", tiny), tmp_path / "a.json", tmp_path / "b.json"
+    options = ("--bit-widths", 2, 4, "--batch-size", 1, "--relative-sem", "1e-9")
+    assert run(capsys, "analyze", *mine, *options, "--max-images", 40, "--out", first)[0] == 0
+    code, out, _ = run(capsys, "analyze", *mine, "--further", first, "--out", both, "--json")
+    assert (code, one_json_line(out)["images"]) == (0, 64)
+    made = Analysis.load(both).provenance.command
+    assert made.endswith(f"--further {first} --relative-sem 1e-09")
+    line = ("analyze", *mine, "--further", both, "--out", tmp_path / "c.json")
+    code, _, err = run(capsys, *line)
+    said = "analysis must leave images to go on with, got all 64 used: analyze more data anew.\n"
+    assert (code, err) == (2, f"hawq-viz: {said}")
+    code, _, err = run(capsys, *line, "--seed", 1)
+    assert (code, "further must come with relative_sem, max_images" in err) == (2, True)
+
+
 def test_check_says_nothing_of_a_clean_network(capsys, tiny):
     code, out, err = run(capsys, "check", "--workload-file", tiny)
     assert (code, err) == (0, "")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from live import FAILS, SLEEPS, asleep, kill, tiny_plan, wait_for_end, wait_until, workload_file
 from tiny import TINY
 
+from engine.analysis import Analysis
 from engine.jobs import cancel, delete, follow, launch, list_runs, resume, view
 from engine.jobs.ending import REMOVED
 from engine.jobs.events import Cancelled, EventWriter
@@ -27,9 +29,11 @@ from engine.jobs.folders import (
     PROCESS,
     RESERVE,
     SPEC,
+    Spec,
     new_run,
 )
 from engine.jobs.launching import OPTIONS
+from engine.jobs.options import FURTHER_OPTIONS, analysis_of
 from engine.jobs.processes import SECONDS_TO_START, is_alive
 from engine.jobs.reading import STEPS_FOR_ETA, EventReader, latest, seconds_at_work, seconds_left
 from engine.jobs.runs import CRASHED
@@ -47,6 +51,7 @@ from engine.results import (
     PackedFile,
     write_json,
 )
+from engine.workloads import stored_analysis
 
 pytestmark = pytest.mark.usefixtures("runs")
 
@@ -768,6 +773,12 @@ def test_an_artefact_lies_in_its_run(runs):
             {"bitwidths": [2]},
             "options of analyze must be among data, .*, got 'bitwidths': the nearest is 'bit_wid",
         ),
+        (
+            "analyze",
+            "resnet20-cifar10",
+            {"further": "stored", "seed": 1},
+            "further must come with relative_sem, max_images, max_seconds alone, got seed: what is",
+        ),
         ("analyze", "resnet20-cifar10", {"data": "half"}, "data must be one of sample, full, got"),
         ("analyze", "resnet20-cifar10", {"bit_widths": (0,)}, r"bit_widths must be .* 1…8, got 0"),
         ("quantize", "resnet20-cifar10", {}, "options of quantize must hold a plan, got none"),
@@ -856,7 +867,40 @@ def test_options_are_the_arguments_of_analyze():
     from engine.perturbation import analyze
 
     arguments = inspect.signature(analyze).parameters
-    assert set(OPTIONS["analyze"]) == {*arguments, "data"} - {"workload", "progress", "command"}
+    asked = {*arguments, "data", "further"} - {"workload", "progress", "command"}
+    assert set(OPTIONS["analyze"]) == asked
+
+
+def test_options_of_going_on_are_arguments_of_analyze_further():
+    from engine.further import analyze_further
+
+    assert set(FURTHER_OPTIONS) <= set(inspect.signature(analyze_further).parameters)
+
+
+def test_an_analysis_goes_on_from_a_finished_one_of_the_same_network():
+    folder = new_run("analyze", "a", {}, None)
+    sentence = "further must be a finished run that analyzed 'b', got .*: analyze of 'a', queued"
+    with pytest.raises(ValueError, match=sentence):
+        analysis_of("b", folder.name)
+    assert analysis_of("resnet20-cifar10", "stored") == stored_analysis("resnet20-cifar10")
+
+
+def test_a_run_goes_on_from_a_run(monkeypatch, tmp_path):
+    from engine.jobs.work import do
+
+    file = workload_file(tmp_path, TINY, "tiny")
+    monkeypatch.setattr("engine.jobs.work.analysis_of", lambda _, source: Path(source))
+    first, both = tmp_path / "first" / "analysis.json", tmp_path / "both" / "analysis.json"
+    options = {"bit_widths": [2, 4], "batch_size": 1, "relative_sem": 1e-9, "max_images": 40}
+    for path, told in ((first, options), (both, {"further": str(first)})):
+        path.parent.mkdir()
+        events = EventWriter(path.parent / EVENTS)
+        do(Spec("analyze", "tiny", told, "2026-01-01", file), path.parent, events)
+        events.close()
+    one, longer = Analysis.load(first), Analysis.load(both)
+    assert (one.images, longer.images, longer.exhausted) == (40, 64, True)
+    assert (longer.batch_traces[:40] == one.batch_traces).all()
+    assert f"--further {first} " in longer.provenance.command
 
 
 def test_options_are_the_arguments_of_finetune():

@@ -17,6 +17,7 @@ from platformdirs import user_data_path
 from engine.results import FormatError, read_json, reading, write_json
 
 CANCEL = "CANCEL"  # is there once someone has asked the run to stop
+ANALYSIS = "analysis.json"
 CHECKPOINT = "checkpoint.pt"
 OUTCOMES = "outcomes"  # folder of what each network did on each test image
 PACKED, ONNX = "network.packed.safetensors", "network.onnx"  # of an export

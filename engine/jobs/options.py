@@ -4,9 +4,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from engine.analysis import Analysis
+from engine.jobs.folders import ANALYSIS
 from engine.jobs.runs import RunView, view
 from engine.recipe import Recipe
 from engine.results import BitPlan, FormatError, check_bits
@@ -25,12 +27,14 @@ ANALYZE_OPTIONS = (
     "activation_range",
 )
 QUANTIZER_OPTIONS = ("scheme", "weight_granularity", "weight_range")
+FURTHER_OPTIONS = ("relative_sem", "max_images", "max_seconds")  # the rest is the analysis' own
+STORED = "stored"  # in place of a run: the analysis that comes with the workload
 QUANTIZING = ("quantize", "finetune")  # kinds of run that make the network of a plan
 RECIPE_OPTIONS = tuple(field.name for field in fields(Recipe))
 FINETUNE_OPTIONS = (*RECIPE_OPTIONS, "seed", "checkpoint_every")
 OPTIONS = {
     "check": ("data",),
-    "analyze": ("data", *ANALYZE_OPTIONS, *QUANTIZER_OPTIONS),
+    "analyze": ("data", "further", *ANALYZE_OPTIONS, *QUANTIZER_OPTIONS),
     "quantize": ("data", "plan", "uniform"),
     "finetune": ("data", "plan", "recipe", *FINETUNE_OPTIONS),
     "export": ("data", "of", "max_images"),
@@ -64,6 +68,9 @@ def check_options(kind: str, workload: str, options: Mapping[str, Any], *, known
         raise ValueError(f"data must be one of {', '.join(DATA)}, got {options['data']!r}.")
     for bits in options.get("bit_widths") or ():
         check_bits(bits, "bit_widths")
+    if kind == "analyze" and options.get("further") is not None:
+        check_further(options)
+        analysis_of(workload, options["further"])
     if kind in ("check", "analyze"):
         return
     if kind == "export":
@@ -77,6 +84,41 @@ def check_options(kind: str, workload: str, options: Mapping[str, Any], *, known
             _check_plan(name, workload, options[name], names)
     if kind == "finetune":
         _check_recipe(options)
+
+
+def check_further(options: Mapping[str, Any]) -> None:
+    """See that an analysis that is gone on from is not asked for other settings.
+
+    Raises:
+        ValueError: If it is.
+    """
+    for name in options:
+        if name not in ("data", "further", *FURTHER_OPTIONS):
+            raise ValueError(
+                f"further must come with {', '.join(FURTHER_OPTIONS)} alone, got {name}: "
+                "what is gone on with keeps its own."
+            )
+
+
+def analysis_of(workload: str, source: Any) -> Path:
+    """The file of an analysis to go on from.
+
+    Args:
+        workload: Its name.
+        source: A run that analyzed it, or `STORED`.
+
+    Raises:
+        ValueError: If there is no such run, or it is of another kind or workload, or not finished.
+    """
+    if source == STORED:
+        return stored_analysis(workload)
+    run = view(str(source))
+    if (run.kind, run.state, run.workload) != ("analyze", "finished", workload):
+        raise ValueError(
+            f"further must be a finished run that analyzed {workload!r}, got {run.id}: "
+            f"{run.kind} of {run.workload!r}, {run.state}."
+        )
+    return run.artefact(ANALYSIS)
 
 
 def _check_exported(workload: str, run: RunView) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from engine.analysis import Analysis
 from engine.jobs.events import EventWriter, Row
-from engine.jobs.folders import CHECKPOINT, EVENTS, ONNX, OUTCOMES, PACKED, Spec
+from engine.jobs.folders import ANALYSIS, CHECKPOINT, EVENTS, ONNX, OUTCOMES, PACKED, Spec
+from engine.jobs.options import analysis_of
 from engine.jobs.reading import EventReader
 from engine.jobs.runs import view
 from engine.outcomes import Outcomes
@@ -142,13 +143,20 @@ def _check(
 def _analyze(
     workload: "Workload", options: dict[str, Any], folder: Path, events: EventWriter
 ) -> None:
+    from engine.further import analyze_further
     from engine.perturbation import analyze
 
     _check(workload, options, folder, events)
     if "bit_widths" in options:
         options["bit_widths"] = tuple(options["bit_widths"])
-    analysis = analyze(workload, **options, progress=events.progress)
-    analysis.save(folder / "analysis.json")
+    if further := options.pop("further", None):
+        path = analysis_of(workload.name, further)
+        analysis = analyze_further(
+            Analysis.load(path), workload, **options, source=str(path), progress=events.progress
+        )
+    else:
+        analysis = analyze(workload, **options, progress=events.progress)
+    analysis.save(folder / ANALYSIS)
     events.write("result", name="analysis", result=summary_of(analysis))
 
 
