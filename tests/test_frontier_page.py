@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 from made_up import made_up_activations, made_up_analysis
+from made_up_runs import result, write_run
 from streamlit.testing.v1 import AppTest
 
 from hawq_viz import state
-from hawq_viz.viewmodels import plans
+from hawq_viz.viewmodels import measured, plans
 from hawq_viz.viewmodels.limits import Held, digits
 from hawq_viz.viewmodels.studies import Study
 
@@ -148,3 +149,64 @@ def test_a_locked_input_counts_where_the_cost_chooses_inputs():
     plan = own.keeping(Held((), (("fc", 2),))).plan(None)
     assert plan.activation_bits["fc"] == 2
     assert omega(app) == plans.summarize(ANALYSIS, plan).omega
+
+
+def test_up_to_three_plans_are_pinned_shown_again_and_let_go():
+    app = open_page()
+    assert "Nothing is pinned yet" in texts(app.caption)
+    first = omega(app)
+    app.button(key="pin").click().run()
+    assert app.query_params["pins"] == digits(STUDY.plan(None).weight_bits)
+    assert app.button(key="pin").disabled
+    app.slider(key="budget").set_value(app.slider(key="budget").max).run()
+    app.button(key="pin").click().run()
+    assert list(app.dataframe[0].value["plan"]) == ["this plan", "A", "B"]
+    assert "pinned plans" in [trace.get("name") for trace in drawn(app)]
+    app.button(key="show_0").click().run()
+    assert omega(app) == first
+    app.button(key="unpin_0").click().run()
+    assert "," not in app.query_params["pins"]
+    app.button(key="unpin_0").click().run()
+    assert "pins" not in app.query_params
+    assert "Nothing is pinned yet" in texts(app.caption)
+
+
+def test_a_part_of_the_costs_is_drawn_and_the_whole_again():
+    app = open_page()
+    assert app.button(key="whole").disabled
+    whole = next(trace for trace in drawn(app) if trace.get("name") == "exact frontier")["x"]
+    low, high = app.slider(key="part").value
+    app.slider(key="part").set_value((low, (low + high) / 2)).run()
+    assert app.query_params.keys() == {"workload", "high"}
+    part = next(trace for trace in drawn(app) if trace.get("name") == "exact frontier")["x"]
+    assert max(part) < max(whole)
+    app.slider(key="budget").set_value(app.slider(key="budget").max).run()
+    assert "This plan lies outside the part that is drawn." in texts(app.caption)
+    other = open_page(**app.query_params)
+    assert other.slider(key="part").value == app.slider(key="part").value
+    app.button(key="whole").click().run()
+    assert "high" not in app.query_params
+    app.selectbox(key="cost").set_value("bops").run()
+    app.slider(key="part").set_value((0.0, app.slider(key="part").max / 2)).run()
+    app.selectbox(key="cost").set_value("size").run()
+    assert "high" not in app.query_params
+
+
+@pytest.mark.parametrize("asked", [{"low": "1e17"}, {"high": "1"}, {"low": "-1", "high": "nan"}])
+def test_a_part_without_costs_is_all_of_them(asked):
+    app = open_page(**asked)
+    assert len(drawn(app)) == len(drawn(open_page()))
+
+
+def test_measured_plans_are_drawn_and_what_they_keep():
+    options = measured.quantize_options(plans.summarize(ANALYSIS, STUDY.plan(None)), "sample")
+    write_run("quantize", options, ("started", {}), result("plan", 0.83), ("finished", {}))
+    app = open_page()
+    (marks,) = [trace for trace in drawn(app) if trace.get("name") == "measured"]
+    assert marks["y"] == pytest.approx([STUDY.plan(None).omega])
+    assert "top-1 83.0%" in marks["hovertext"][0]
+    app.session_state["below"] = "Measured plans"
+    app.run()
+    assert "What 1 plans of finished runs" in "\n".join(c.get("alt", "") for c in components(app))
+    app.query_params["cost"] = "bops"
+    assert "No plan of this network has been measured yet" in texts(app.run().caption)

@@ -90,7 +90,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     element.style.height = `${figure.layout.height}px`;
     load(data.source).then(Plotly => {
       if (element.text !== text) return undefined;  // a newer one came while Plotly loaded
-      const options = { responsive: true, displaylogo: false,
+      const options = { responsive: true, displaylogo: false, showTips: false,
         doubleClick: data.zoomable ? 'autosize' : 'reset+autosize', modeBarButtonsToRemove:
         ['toImage', 'select2d', 'lasso2d', 'autoScale2d', 'sendChartToCloud'] };
       return Plotly.react(element, figure.data, figure.layout, options).then(() => drawn(element, Plotly));

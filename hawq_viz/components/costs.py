@@ -165,6 +165,37 @@ def budget_slider(study: Study, plan: BitPlan) -> None:
     )
 
 
+def part_slider(study: Study) -> None:
+    """The keyboard's way to look at a part of the costs, and the way back to all of them."""
+    view = state.current()
+    slider = studies.part_slider(study, studies.part_of(study, view.low, view.high))
+    st.session_state["part"] = slider.values
+
+    def look() -> None:
+        low, high = slider.asked(st.session_state["part"])
+        state.change(low=low, high=high)
+
+    ends, whole = st.columns([5, 1], vertical_alignment="bottom", gap="xsmall")
+    ends.slider(
+        "Part that is drawn",
+        slider.low,
+        slider.high,
+        step=slider.step,
+        format=slider.format,
+        key="part",
+        on_change=look,
+        help="Or draw a box in the chart; a double click there shows the whole range again.",
+    )
+    whole.button(
+        "",
+        icon=":material/zoom_out_map:",
+        key="whole",
+        disabled=view.low is None and view.high is None,
+        on_click=lambda: state.change(low=None, high=None),
+        help="Draw the whole range",
+    )
+
+
 def plan_says(study: Study, plan: BitPlan, refusal: ValueError | None) -> None:
     """What sets the shown plan apart from the frontier's own, and what limits cost it."""
     view = state.current()

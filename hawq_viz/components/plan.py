@@ -7,10 +7,13 @@ from engine.results import BitPlan
 from hawq_viz import state
 from hawq_viz.components.chart import chart
 from hawq_viz.components.layers import layers_panel
+from hawq_viz.components.pins import pin_button
 from hawq_viz.figures import frontier
 from hawq_viz.viewmodels import costs, limits, plans
 from hawq_viz.viewmodels.plans import Summary, opened_plan
 from hawq_viz.viewmodels.studies import SHORT, Study
+
+SCROLLED, HEIGHT = 26, 500  # layers from which on their bits scroll, in so many pixels
 
 
 def metrics(summary: Summary) -> None:
@@ -56,6 +59,7 @@ def plan_buttons(analysis: Analysis, plan: BitPlan) -> None:
             on_click="ignore",
             help="Download this plan as plan.json",
         )
+        pin_button(plan)
         open_plan(analysis)
         st.button(
             "",
@@ -82,7 +86,8 @@ def plan_panel(study: Study, plan: BitPlan) -> None:
         with held:
             layers_panel(study, plan)
         return
-    with drawn:
+    tall = len(study.analysis.layers) > SCROLLED
+    with drawn, st.container(height=HEIGHT if tall else "content", border=False):
         chart(
             frontier.plan_bits(study.analysis, plan),
             key="plan_bits",

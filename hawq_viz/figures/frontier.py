@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -39,8 +40,9 @@ from hawq_viz.figures.theme import (
 )
 
 HEIGHT = 372  # so that the whole chart is seen on a projector
-BESIDE_LEGEND, UNDER_LEGEND = 0.48, 0.55  # where its edges are, as shares of the chart
+BESIDE_LEGEND, UNDER_LEGEND = 0.48, 0.5  # where its edges are, as shares of the chart
 Bits = tuple[Mapping[str, int], Mapping[str, int]]  # of weights, of inputs; none for float
+HOVER = 44  # letters of bits in a row of a hover text
 DRAWN = 600  # points of a line at most: more cannot be told apart, and cost time at every click
 LINES = {
     "monotone": ("the paper's monotone rule", ORANGE, "dash"),
@@ -95,7 +97,14 @@ def frontier(
             "dtick": 1 if top - bottom > 1.5 else None,
             "range": [bottom, top],
         },
-        legend={"orientation": "v", "x": 1, "xanchor": "right", "y": 1, "yanchor": "top"},
+        legend={
+            "orientation": "v",
+            "x": 1,
+            "xanchor": "right",
+            "y": 1,
+            "yanchor": "top",
+            "font": {"size": 12},
+        },
     )
     if free is not None:
         drawn = thinned(free.cost, free.omega, part=part)
@@ -176,7 +185,7 @@ def _heights(lines: Sequence[Frontier], part: tuple[float, float] | None) -> tup
     bottom, top, beside = min(found), max(found), max(found[1::3])
     top = max(top, bottom + (beside - bottom) / UNDER_LEGEND)
     room = max(0.05 * (top - bottom), 0.02)
-    return top + room, bottom - room
+    return top + 2 * room, bottom - room  # bits stand above their squares
 
 
 def _at(line: Frontier, cost: float) -> int:
@@ -280,9 +289,10 @@ def _drawn_texts(
 
 def _about(cost: str, value: float, omega: float, floats: float, text: str) -> str:
     smaller = f", {floats / value:.1f}× smaller" if cost == "size" else ""
+    lines = [line for side in text.split("; ") for line in wrap(side, HOVER)]
     return (
         f"<b>{cost_text(cost, value)}</b>{smaller}"
-        f"<br>Ω {number(omega)}<br>{escape(text).replace('; ', '<br>')}"
+        f"<br>Ω {number(omega)}<br>{'<br>'.join(map(escape, lines))}"
     )
 
 

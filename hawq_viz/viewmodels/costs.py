@@ -6,7 +6,7 @@ import io
 from engine.analysis import Analysis
 from engine.latency import COLUMNS, FLOAT_BITS
 from engine.results import BitPlan
-from hawq_viz.figures.costs import NAMES
+from hawq_viz.figures.costs import NAMES, cost_of
 from hawq_viz.viewmodels.studies import PLANNED, SEVERAL, Study, other_side
 
 CHOICES = {
@@ -75,11 +75,20 @@ def how_to_read(study: Study) -> str:
     if study.overlays:
         says += (
             "The paper's rule never gives fewer bits where the trace is larger; greedy buys the "
-            "most Ω per byte, step by step."
+            "most Ω per byte, step by step. "
         )
+    if study.free is not None:
+        says += "The thin line is the frontier without locks and ties. "
     if tolerance := study.tolerance:
         says += f"Costs are told apart to {tolerance:.1%} of their range."
-    return says
+    return says.strip()
+
+
+def beyond(study: Study, plan: BitPlan, part: tuple[float, float] | None) -> str:
+    """Where the shown plan is, if it is not in the part that is drawn."""
+    if part is None or part[0] <= cost_of(plan, study.cost) <= part[1]:
+        return ""
+    return " This plan lies outside the part that is drawn."
 
 
 def how_to_read_bits(plan: BitPlan) -> str:
