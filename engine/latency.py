@@ -83,9 +83,11 @@ class LatencyTable:
 
 
 def _bits(text: str, where: str) -> int:
-    bits = int(text) if text.isdecimal() else 0
+    bits = int(text) if text.isdecimal() and len(text) < 9 else 0
     if bits not in (*BIT_WIDTHS, FLOAT_BITS):
-        raise FormatError(f"{where} must be a bit width in 1…8, or 32 for float, got {text!r}.")
+        raise FormatError(
+            f"{where} must be a bit width in 1…8, or 32 for float, got {text[:99]!r}."
+        )
     return bits
 
 

@@ -72,7 +72,7 @@ def read_json(path: str | Path, kind: str) -> dict[str, Any]:
         document = json.loads(Path(path).read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise FormatError(f"{path} must be a saved {kind}, but cannot be read: {error}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter of thousands of brackets
         raise FormatError(
             f"{path} must be a saved {kind}, but is not whole JSON ({error}): save it again."
         ) from error

@@ -218,6 +218,8 @@ def opened_plan(name: str, content: bytes, analysis: Analysis) -> BitPlan:
             f"{name} must be a plan for {analysis.workload}, got one for {plan.workload}: "
             "choose that network in the sidebar first."
         )
+    if not (plan.weight_bits or plan.activation_bits):
+        raise ValueError(f"{name} must be a plan that rounds something, got one without bits.")
     return analysis.plan_of(plan.weight_bits, plan.activation_bits)
 
 

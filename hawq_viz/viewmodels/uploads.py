@@ -17,9 +17,9 @@ def load_upload(name: str, content: bytes, load: Callable[[Path], Loaded]) -> Lo
         FormatError: As the function does, with the file under its own name.
     """
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / Path(name).name
+        path = Path(folder) / "upload"  # what a browser calls a file may be no name of one here
         path.write_bytes(content)
         try:
             return load(path)
         except FormatError as error:
-            raise FormatError(str(error).replace(f"{folder}/", "")) from error
+            raise FormatError(str(error).replace(str(path), Path(name).name)) from error
