@@ -15,6 +15,7 @@ from engine.choices import (
     Choices,
     Limits,
     check_activation_bits,
+    check_analyzed,
     check_name,
     check_weight_bits,
     costs_of,
@@ -32,13 +33,22 @@ from engine.results import (
     reading,
     write_json,
 )
+from engine.sensitivities import BINS, histogram_in_steps
 from engine.sensitivities import ActivationSensitivity as ActivationSensitivity
+from engine.sensitivities import Finding as Finding
 from engine.sensitivities import Histogram as Histogram
 from engine.sensitivities import LayerSensitivity as LayerSensitivity
 
 if TYPE_CHECKING:
     import pandas as pd
 
+ARRAYS = (  # in a file of their own, beside the rest
+    "batch_traces",
+    "batch_sizes",
+    "activation_batch_traces",
+    "probe_state",
+    "weight_counts",
+)
 TOLERANCES = {"bops": 1e-3, "latency": 1e-3, "activation_peak": 1e-2}  # where exact is too large
 
 
@@ -72,6 +82,10 @@ class Analysis:
     probe_state: NDArray[np.uint8] = field(
         default_factory=lambda: np.zeros(0, np.uint8)
     )  # of the generator of probes, for `further.analyze_further`; none in files of before
+    weight_counts: NDArray[np.int32] = field(
+        default_factory=lambda: np.zeros((0, 0, 0), np.int32)
+    )  # [layers, bit widths, BINS] of `weight_histogram`; empty in files of before
+    findings: tuple[Finding, ...] | None = None  # of the network's checklist; None: not looked
 
     @property
     def exact(self) -> bool:
@@ -315,6 +329,19 @@ class Analysis:
         """
         return check_name(name, self.names, "layer")
 
+    def weight_histogram(self, name: str, bits: int) -> Histogram | None:
+        """The weights of a layer in steps of their grids; None where they were not counted.
+
+        Raises:
+            ValueError: If no layer has that name, or the bit width was not analyzed.
+        """
+        layer, width = self.index(name), check_analyzed(self, bits, "bits")
+        if not self.weight_counts.size:
+            return None
+        scheme = self.quantizer.get("scheme", "symmetric")
+        counts = self.weight_counts[layer, self.bit_widths.index(width)]
+        return histogram_in_steps(counts, scheme, width)
+
     def _made_by(
         self, asked: Mapping[str, Any], limits: Limits, latency: LatencyTable | None
     ) -> dict[str, Any]:
@@ -345,10 +372,10 @@ class Analysis:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write JSON, and the mini-batch traces beside it under the same name as safetensors."""
+        """Write JSON, and the arrays beside it under the same name as safetensors."""
         arrays = {
             name: np.ascontiguousarray(getattr(self, name))  # safetensors ignores strides
-            for name in ("batch_traces", "batch_sizes", "activation_batch_traces", "probe_state")
+            for name in ARRAYS
         }
         sidecar = Path(path).with_suffix(".safetensors")
         sidecar.parent.mkdir(parents=True, exist_ok=True)
@@ -382,6 +409,8 @@ class Analysis:
             fields["alive"] = tuple(tuple(held) for held in fields.get("alive", ()))
             fields["bit_widths"] = tuple(fields["bit_widths"])
             fields["provenance"] = Provenance(**fields["provenance"])
+            if fields.get("findings") is not None:
+                fields["findings"] = tuple(Finding(**x) for x in fields["findings"])
             analysis = cls(**fields, **arrays)
         sizes = analysis.batch_sizes.shape
         if len(sizes) != 1:
@@ -389,10 +418,17 @@ class Analysis:
                 f"{sidecar} must hold one batch size a batch, got shape {sizes}: "
                 "keep both files of one analysis together."
             )
-        expected = (*sizes, len(analysis.layers))
-        if analysis.batch_traces.shape != expected:
-            raise FormatError(
-                f"{sidecar} must hold traces [batches, layers] {expected}, "
-                f"got {analysis.batch_traces.shape}: keep both files of one analysis together."
-            )
+        layers = len(analysis.layers)
+        counted = (
+            (layers, len(analysis.bit_widths), BINS) if analysis.weight_counts.size else (0,) * 3
+        )
+        for what, expected, found in (
+            ("traces [batches, layers]", (*sizes, layers), analysis.batch_traces.shape),
+            ("counts [layers, bit widths, bins]", counted, analysis.weight_counts.shape),
+        ):
+            if found != expected:
+                raise FormatError(
+                    f"{sidecar} must hold {what} {expected}, got {found}: "
+                    "keep both files of one analysis together."
+                )
         return analysis

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -21,25 +20,13 @@ from engine.layers import Layer, evaluation_mode, find_layers, place_of, skipped
 from engine.losses import check_loss_is_mean
 from engine.probes import Loss, loss_function
 from engine.results import in_short
+from engine.sensitivities import Finding as Finding
 from engine.workloads import Workload
 
 aten = torch.ops.aten
 IMAGES = 4  # of a workload that its network is run on
 NAMED = 3  # names that a finding lists
 SAME = 1e-4  # outputs of two passes differ by less, as a share of the largest
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing to know of a network."""
-
-    severity: str  # "problem": results are wrong or cannot be had; "note": what follows
-    subject: str  # which layers or functions
-    sentence: str  # what it is, what follows, what to do
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return asdict(self)
 
 
 def check_network(

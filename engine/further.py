@@ -18,7 +18,7 @@ import torch
 from engine.activations import find_activations
 from engine.analysis import ActivationSensitivity, Analysis
 from engine.layers import find_layers, fold_batch_norm
-from engine.perturbation import sensitivity, shuffled_batches, squared_errors
+from engine.perturbation import round_weights, sensitivity, shuffled_batches
 from engine.quantizers import Quantizer
 from engine.results import Progress, Provenance, TraceEstimate
 from engine.traces import Traces, average_traces
@@ -88,7 +88,7 @@ def analyze_further(
     layers = find_layers(model, example)
     given = analysis.quantizer
     quantizer = Quantizer(given["scheme"], given["weight_granularity"], given["weight_range"])
-    errors = squared_errors(model, layers, analysis.bit_widths, quantizer, progress)
+    errors, counts = round_weights(model, layers, analysis.bit_widths, quantizer, progress)
     _check_network(
         analysis,
         {name: {b: float(x.sum()) for b, x in own.items()} for name, own in errors.items()},
@@ -116,14 +116,7 @@ def analyze_further(
     return replace(
         analysis,
         layers=tuple(
-            sensitivity(
-                layer,
-                traces.weights[layer.name],
-                traces.channels[layer.name],
-                errors[layer.name],
-                analysis.granularity,
-            )
-            for layer in layers
+            sensitivity(layer, traces, errors[layer.name], analysis.granularity) for layer in layers
         ),
         activations=tuple(_estimated(x, traces.activations[x.name]) for x in analysis.activations),
         relative_sem=target,
@@ -133,6 +126,7 @@ def analyze_further(
         batch_traces=traces.batch_traces,
         batch_sizes=traces.batch_sizes,
         activation_batch_traces=traces.activation_batch_traces,
+        weight_counts=counts,
         images_left=analysis.images + left - traces.images,
         probe_state=generator.get_state().numpy(),
         provenance=Provenance(seed, data, fingerprint, said),
@@ -166,6 +160,7 @@ def _traces(analysis: Analysis) -> Traces:
         batch_traces=analysis.batch_traces,
         batch_sizes=analysis.batch_sizes,
         channels={layer.name: layer.channel_traces for layer in analysis.layers},
+        channel_sems={layer.name: layer.channel_sems for layer in analysis.layers},
         activations={x.name: x.trace for x in analysis.activations},
         activation_batch_traces=analysis.activation_batch_traces,
     )

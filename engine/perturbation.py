@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -18,10 +19,11 @@ from engine.activations import Activation, Activations, find_activations
 from engine.analysis import ActivationSensitivity, Analysis, Histogram, LayerSensitivity
 from engine.calibration import IMAGES, Range, calibrate, draw, stacked
 from engine.layers import Layer, find_layers, fold_batch_norm, skipped_weights
-from engine.quantizers import Quantizer
+from engine.quantizers import Grid, Quantizer
 from engine.results import Progress, Provenance, TraceEstimate, check_bits
 from engine.roundoff import Roundoff, measure_roundoff
-from engine.traces import FEWEST_BATCHES, average_traces
+from engine.sensitivities import BINS, BINS_BEYOND, BINS_WITHIN
+from engine.traces import FEWEST_BATCHES, Traces, average_traces
 from engine.workloads import Workload, describe_data, example_image
 
 BIT_WIDTHS = (2, 3, 4, 5, 6, 7, 8)
@@ -103,7 +105,7 @@ def analyze(
     example = example_image(workload.calibration)
     model = fold_batch_norm(workload.model, example)
     layers = find_layers(model, example)
-    errors = squared_errors(model, layers, widths, quantizer, progress)
+    errors, counts = round_weights(model, layers, widths, quantizer, progress)
     read = find_activations(model, example) if activations else None
     pairs = draw(workload.calibration, min(images, IMAGES), seed) if read else []
     rounded = _roundoff(workload, model, read, pairs, widths, activation_range, seed, progress)
@@ -142,9 +144,7 @@ def analyze(
     return Analysis(
         workload=workload.name,
         layers=tuple(
-            sensitivity(
-                layer, traces.weights[layer.name], traces.channels[layer.name], error, granularity
-            )
+            sensitivity(layer, traces, error, granularity)
             for layer, error in zip(layers, errors.values(), strict=True)
         ),
         bit_widths=widths,
@@ -182,31 +182,38 @@ def analyze(
             for a in (read.found if read else ())
         ),
         activation_batch_traces=traces.activation_batch_traces,
+        weight_counts=counts,
         alive=read.alive if read else (),
         skipped_activations=read.skipped if read else {},
     )
 
 
-def squared_errors(
+def round_weights(
     model: nn.Module,
     layers: Sequence[Layer],
     widths: Sequence[int],
     quantizer: Quantizer,
     progress: Progress | None,
-) -> dict[str, dict[int, Tensor]]:
-    """‖Q(w) − w‖² of every layer's output channels at every bit width."""
-    errors = {}
+) -> tuple[dict[str, dict[int, Tensor]], NDArray[np.int32]]:
+    """Round every layer to every bit width.
+
+    Returns:
+        ‖Q(w) − w‖² of its output channels by its name and the bits, and how many of its weights
+        lie where on their grids, [layers, bit widths, BINS].
+    """
+    errors, counts = {}, np.zeros((len(layers), len(widths), BINS), np.int32)
     for i, (layer, rows) in enumerate(zip(layers, _rows(model, layers), strict=True)):
         if progress:
             progress(i, len(layers), "layers rounded to every bit width")
-        errors[layer.name] = {bits: squared_error(rows, bits, quantizer) for bits in widths}
-    return errors
+        grids = {bits: quantizer.fit(rows, bits) for bits in widths}
+        errors[layer.name] = {bits: _squared_error(grid, rows) for bits, grid in grids.items()}
+        counts[i] = [weight_counts(rows, grid) for grid in grids.values()]
+    return errors, counts
 
 
 def sensitivity(
     layer: Layer,
-    trace: TraceEstimate,
-    channel_traces: tuple[float, ...],
+    traces: Traces,
     error: Mapping[int, Tensor],
     granularity: str,
 ) -> LayerSensitivity:
@@ -214,12 +221,11 @@ def sensitivity(
 
     Args:
         layer: As it was found.
-        trace: Of its weight.
-        channel_traces: Of each output channel.
+        traces: Its own among them.
         error: Bits → ‖Q(w) − w‖² of every output channel.
         granularity: Of Ω, see `analyze`.
     """
-    by_channel = np.array(channel_traces)
+    trace, by_channel = traces.weights[layer.name], np.array(traces.channels[layer.name])
     floor = trace.sem if np.isfinite(trace.sem) else 0.0
     return LayerSensitivity(
         name=layer.name,
@@ -235,7 +241,8 @@ def sensitivity(
             else trace.for_omega * float(rows.sum())
             for bits, rows in error.items()
         },
-        channel_traces=channel_traces,
+        channel_traces=traces.channels[layer.name],
+        channel_sems=traces.channel_sems[layer.name],
     )
 
 
@@ -300,7 +307,27 @@ def squared_error(rows: Tensor, bits: int, quantizer: Quantizer) -> Tensor:
         bits: 1…8.
         quantizer: How the grid is fitted.
     """
-    return quantizer.fit(rows, bits).squared_error(rows).squeeze(1).double()
+    return _squared_error(quantizer.fit(rows, bits), rows)
+
+
+def _squared_error(grid: Grid, rows: Tensor) -> Tensor:
+    return grid.squared_error(rows).squeeze(1).double()
+
+
+def weight_counts(rows: Tensor, grid: Grid) -> NDArray[np.int64]:
+    """How many weights lie where on the grids of their channels, [BINS].
+
+    In steps of its own grid every channel has the same levels, so that one histogram holds all;
+    see `sensitivities.histogram_in_steps`.
+
+    Args:
+        rows: [channels, n].
+        grid: Of these rows.
+    """
+    codes = grid.high - grid.low + 1
+    share = (grid.places(rows) - (grid.low - 0.5)) / codes  # 0…1 over the grid
+    bins = (share * BINS_WITHIN).floor_().add_(BINS_BEYOND).clamp_(0, BINS - 1)
+    return torch.bincount(bins.flatten().long(), minlength=BINS).numpy()
 
 
 def shuffled_batches(

@@ -131,7 +131,11 @@ class Grid:
 
     def codes(self, rows: Tensor) -> Tensor:
         """Nearest code of every value, as floats."""
-        return (rows / self.scale).add_(self.zero_point).round_().clamp_(self.low, self.high)
+        return self.places(rows).round_().clamp_(self.low, self.high)
+
+    def places(self, rows: Tensor) -> Tensor:
+        """Where every value lies among the codes, before it is rounded to one."""
+        return (rows / self.scale).add_(self.zero_point)
 
     def round(self, rows: Tensor) -> Tensor:
         """Nearest value on the grid."""

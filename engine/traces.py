@@ -24,6 +24,7 @@ from engine.activations import Activation, find_activations
 from engine.layers import Layer, evaluation_mode, find_layers
 from engine.probes import ESTIMATORS, Loss, probe
 from engine.results import Progress, TraceEstimate
+from engine.sensitivities import mean_from_sums
 
 FEWEST_BATCHES = 32  # before an error is believed enough to stop
 NEGLIGIBLE = 0.01  # of Σ Ω: a layer's error below it does not matter to any plan
@@ -44,6 +45,7 @@ class Traces:
     batch_traces: NDArray[np.float64]  # [batches, layers], average traces
     batch_sizes: NDArray[np.int64]  # [batches]
     channels: dict[str, tuple[float, ...]]  # Tr(H_c) / n_c of each output channel
+    channel_sems: dict[str, tuple[float, ...]]  # their standard errors; none if not known
     activations: dict[str, TraceEstimate]  # by first reader; samples are images
     activation_batch_traces: NDArray[np.float64]  # [batches, activations]
 
@@ -117,13 +119,13 @@ def average_traces(
     rows: list[NDArray[np.float64]] = []
     read_rows: list[NDArray[np.float64]] = []
     squares = np.zeros(len(read))  # of each image's own, summed
-    channels: list[Tensor] = [torch.zeros(())] * len(found)
+    channels = [torch.zeros(3, 1, dtype=torch.float64)] * len(found)  # Σ B T, Σ B² T, Σ B² T²
     exact = [True] * (len(found) + len(read))
     if known is not None:
         _check_same(known, found, read)
         sizes, rows = known.batch_sizes.tolist(), list(known.batch_traces)
         read_rows, squares = list(known.activation_batch_traces), _squares(known)
-        channels = [torch.tensor(x).double() * known.images for x in known.channels.values()]
+        channels = _channel_sums(known)
         exact = [x.exact for x in (*known.weights.values(), *known.activations.values())]
     stopped = "images"
     with evaluation_mode(model):
@@ -143,10 +145,10 @@ def average_traces(
             if told.exact:
                 exact = told.exact
             by_channel = [
-                layer.channels.rows(square).mean(1)
+                layer.channels.rows(square).mean(1).double()
                 for layer, square in zip(found, told.squares, strict=True)
             ]
-            row = np.array([float(x.double().mean()) for x in by_channel])
+            row = np.array([float(x.mean()) for x in by_channel])
             each = told.activations.numpy() / np.array([a.elements for a in read])
             _check_finite(row, found, len(sizes), "layer")
             _check_finite(each.sum(0), read, len(sizes), "the input of layer")
@@ -154,7 +156,11 @@ def average_traces(
             rows.append(row)
             read_rows.append(each.mean(0))
             squares += np.square(each).sum(0)
-            channels = [a + b * len(images) for a, b in zip(channels, by_channel, strict=True)]
+            b = len(images)
+            channels = [
+                sums + torch.stack([b * x, b**2 * x, (b * x).square()])
+                for sums, x in zip(channels, by_channel, strict=True)
+            ]
             means, sems = weighted_mean(np.array(rows), np.array(sizes))
             read_means, read_sems = _over_images(np.array(read_rows), np.array(sizes), squares)
             settled = _settled(means, sems, relative_sem, found, perturbation)
@@ -173,6 +179,12 @@ def average_traces(
             "loss must have curvature in the outputs, got one that is linear in them: use a smooth "
             "one (smooth L1 for L1)."
         )
+    totals = [np.array(float(x)) for x in (sum(sizes), sum(b**2 for b in sizes))]
+    of_channels = {
+        layer.name: mean_from_sums(len(sizes), [*totals, *sums.numpy()])
+        for layer, sums in zip(found, channels, strict=True)
+    }
+    with_sems = known is None or all(known.channel_sems.values())
     return Traces(
         weights={
             layer.name: TraceEstimate(float(mean), float(sem), len(sizes), is_exact)
@@ -185,9 +197,9 @@ def average_traces(
         seconds=time.perf_counter() - started + (known.seconds if known else 0),
         batch_traces=np.array(rows),
         batch_sizes=np.array(sizes, dtype=np.int64),
-        channels={
-            layer.name: tuple((total / sum(sizes)).tolist())
-            for layer, total in zip(found, channels, strict=True)
+        channels={name: tuple(mean.tolist()) for name, (mean, _) in of_channels.items()},
+        channel_sems={
+            name: tuple(sem.tolist()) if with_sems else () for name, (_, sem) in of_channels.items()
         },
         activations={
             a.name: TraceEstimate(float(mean), float(sem), sum(sizes), is_exact)
@@ -246,6 +258,25 @@ def _squares(known: Traces) -> NDArray[np.float64]:
     means, sems = np.array([x.mean for x in told]), np.array([x.sem for x in told])
     spread = (known.images - 1) * np.where(np.isfinite(sems), sems, 0) ** 2
     return known.images * (means**2 + spread)
+
+
+def _channel_sums(known: Traces) -> list[Tensor]:
+    """Σ B T, Σ B² T and Σ B² T² of each layer's channels, [3, channels], from mean and error.
+
+    The second is exact for mini-batches of one size; a last one that is smaller hardly changes it.
+    """
+    m, b = len(known.batch_sizes), torch.from_numpy(known.batch_sizes).double()
+    sums = []
+    for name, told in known.channels.items():
+        mean = torch.tensor(told, dtype=torch.float64)
+        spread = torch.zeros_like(mean)
+        if m > 1 and known.channel_sems[name]:
+            sem = torch.tensor(known.channel_sems[name], dtype=torch.float64)
+            spread = (sem * known.images).square() * (m - 1) / m
+        squared = b.square().sum()
+        rows = [mean * b.sum(), mean * squared, spread + mean.square() * squared]
+        sums.append(torch.stack(rows))
+    return sums
 
 
 def _check_same(known: Traces, found: Sequence[Layer], read: Sequence[Activation]) -> None:

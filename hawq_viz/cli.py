@@ -85,19 +85,15 @@ def analyze(arguments: argparse.Namespace) -> None:
         options["bit_widths"] = tuple(options["bit_widths"])
     if arguments.further is not None:
         check_further(options)
-        known = Analysis.load(arguments.further)
+        options |= {
+            "known": Analysis.load(arguments.further),
+            "source": str(arguments.further),
+        }
     workload = _load(arguments)
-    from engine.further import analyze_further
-    from engine.jobs.work import summary_of  # with torch, so only now
-    from engine.perturbation import analyze as analyze_workload
+    from engine.jobs.work import check_and_analyze, summary_of  # with torch, so only now
 
     with Bar() as bar:
-        if arguments.further is not None:
-            analysis = analyze_further(
-                known, workload, **options, source=str(arguments.further), progress=bar
-            )
-        else:
-            analysis = analyze_workload(workload, **options, progress=bar)
+        analysis = check_and_analyze(workload, **options, progress=bar)
     analysis.save(arguments.out)
     show(
         arguments,

@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 from safetensors.numpy import load_file, save_file
 from small_analysis import BITS, LAYERS, make_analysis
 
-from engine.analysis import Analysis, LayerSensitivity
+from engine.analysis import Analysis, Finding, LayerSensitivity
 from engine.frontier import pareto_frontier
 from engine.results import BitPlan, FormatError, TraceEstimate
 
@@ -61,6 +61,7 @@ def analyses(draw):
         perturbation=by_bits,
         omega=by_bits,
         channel_traces=st.lists(finite, max_size=3).map(tuple),
+        channel_sems=st.lists(finite, max_size=3).map(tuple),
     )
     layers = draw(st.lists(layer, max_size=3).map(tuple))
     batches = draw(st.integers(0, 4))
@@ -75,6 +76,7 @@ def analyses(draw):
         batch_traces=generator.normal(size=(batches, len(layers))),
         batch_sizes=generator.integers(1, 99, batches),
         skipped=draw(st.dictionaries(names, names, max_size=2)),
+        findings=draw(st.none() | st.lists(st.builds(Finding), max_size=2).map(tuple)),
     )
 
 

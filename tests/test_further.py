@@ -31,6 +31,8 @@ def assert_same_traces(one: Analysis, other: Analysis) -> None:
     for a, b in zip(one.layers, other.layers, strict=True):
         assert a.omega == pytest.approx(b.omega, rel=1e-6)
         assert a.channel_traces == pytest.approx(b.channel_traces, rel=1e-6)
+        assert a.channel_sems == pytest.approx(b.channel_sems, rel=1e-5, abs=1e-9)
+    assert (one.weight_counts == other.weight_counts).all()
 
 
 @pytest.mark.parametrize(
@@ -155,3 +157,13 @@ def test_what_does_not_fit_is_named() -> None:
     fewer = replace(half, activations=half.activations[:2])
     with pytest.raises(ValueError, match="known must hold traces of the same activations 0, 3, 7"):
         analyze_further(fewer, workload)
+
+
+def test_a_file_of_before_gets_histograms_but_no_errors_of_channels() -> None:
+    workload = small_workload()
+    half = analyze(workload, **OPTIONS, activations=False, max_images=40)
+    layers = tuple(replace(layer, channel_sems=()) for layer in half.layers)
+    before = replace(half, layers=layers, weight_counts=np.zeros((0, 0, 0), np.int32))
+    further = analyze_further(before, workload, max_images=10)
+    assert (further.weight_counts == half.weight_counts).all()
+    assert [layer.channel_sems for layer in further.layers] == [()] * 3

@@ -925,6 +925,7 @@ def test_analyze_then_quantize_a_network_of_the_users_own(tmp_path):
     assert analysis.bit_widths == (2, 4, 8)
     assert seen.results["analysis"]["images"] == analysis.images == 64
     assert seen.results["checklist"] == {"findings": []}
+    assert analysis.findings == ()
     assert (seen.workload_file, seen.weights) == (spec, None)
     assert seen.done == seen.total > 0
 

@@ -59,6 +59,18 @@ def test_a_stored_analysis_is_of_the_full_training_set_at_ten_percent(name: str)
     assert analysis.batch_traces.shape == (len(analysis.batch_sizes), layers)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_stored_analysis_holds_what_the_pages_show_of_a_layer(name: str) -> None:
+    analysis = Analysis.load(stored_analysis(name))
+    assert analysis.findings is not None
+    for layer in analysis.layers:
+        assert len(layer.channel_sems) == len(layer.channel_traces)
+        for bits in analysis.bit_widths:
+            found = analysis.weight_histogram(layer.name, bits)
+            assert found is not None
+            assert sum(found.counts) == layer.parameters
+
+
 def test_the_sample_images_run_out_before_ten_percent(workload: Workload) -> None:
     analysis = analyze(workload, bit_widths=(2, 4, 8))
     assert (analysis.images, analysis.stopped_because) == (1000, "images")
@@ -67,6 +79,9 @@ def test_the_sample_images_run_out_before_ten_percent(workload: Workload) -> Non
     for few, many in zip(analysis.layers, stored.layers, strict=True):
         error = (few.trace.sem**2 + many.trace.sem**2) ** 0.5
         assert abs(few.trace.mean - many.trace.mean) < 5 * error
+        for bits in analysis.bit_widths:
+            counts = (x.weight_histogram(few.name, bits) for x in (analysis, stored))
+            assert len(set(counts)) == 1
 
 
 def test_the_results_are_of_this_network() -> None:

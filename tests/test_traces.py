@@ -192,6 +192,20 @@ def test_channel_traces_average_to_the_layers() -> None:
         assert np.mean(traces.channels[name]) == pytest.approx(trace.mean)
 
 
+def test_errors_of_channels_are_those_of_their_mini_batches() -> None:
+    model, (images, labels) = network(), images_and_labels(50)
+    parts = list(zip(images.split(16), labels.split(16), strict=True))  # the last holds 2
+    generator = torch.Generator().manual_seed(0)
+    one_by_one = [average_traces(model, [part], generator=generator).channels for part in parts]
+    traces = average_traces(model, parts, generator=torch.Generator().manual_seed(0))
+    for name in traces.weights:
+        by_batch = np.array([channels[name] for channels in one_by_one])
+        mean, sem = weighted_mean(by_batch, traces.batch_sizes)
+        assert np.array(traces.channels[name]) == pytest.approx(mean)
+        assert np.array(traces.channel_sems[name]) == pytest.approx(sem)
+        assert (sem > 0).any()
+
+
 def test_mini_batches_weigh_by_their_images() -> None:
     values, sizes = np.array([[1.0], [4.0]]), np.array([3, 1])
     mean, sem = weighted_mean(values, sizes)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.analysis import Analysis
+from engine.analysis import Analysis, Finding
 from engine.jobs.events import EventWriter, Row
 from engine.jobs.folders import ANALYSIS, CHECKPOINT, EVENTS, ONNX, OUTCOMES, PACKED, Spec
 from engine.jobs.options import analysis_of
@@ -84,6 +84,35 @@ def measure_plan(
         yield name, evaluation
 
 
+def check_and_analyze(
+    workload: "Workload",
+    tell: Callable[[Sequence[Finding]], None] | None = None,
+    *,
+    known: Analysis | None = None,
+    **options: Any,
+) -> Analysis:
+    """Analyze a workload, with what there is to know of its network kept in the analysis.
+
+    Args:
+        workload: Its model is not changed.
+        tell: Told these findings first.
+        known: To go on from.
+        **options: See `perturbation.analyze`, or `further.analyze_further` to go on.
+    """
+    from engine.checklist import check_workload
+    from engine.further import analyze_further
+    from engine.perturbation import analyze
+
+    findings = check_workload(workload)
+    if tell:
+        tell(findings)
+    if known is None:
+        analysis = analyze(workload, **options)
+    else:
+        analysis = analyze_further(known, workload, **options)
+    return replace(analysis, findings=findings)
+
+
 def summary_of(analysis: Analysis) -> dict[str, Any]:
     """What to tell of an analysis, as plain JSON; the whole is in its file."""
     errors = {"median": analysis.median_relative_sem, "worst": analysis.worst_relative_sem}
@@ -136,26 +165,24 @@ def _check(
     """Look at a network before anything is done with it."""
     from engine.checklist import check_workload
 
-    found = [finding.to_json() for finding in check_workload(workload)]
-    events.write("result", name="checklist", result={"findings": found})
+    _tell_findings(events, check_workload(workload))
+
+
+def _tell_findings(events: EventWriter, found: Sequence[Finding]) -> None:
+    findings = [finding.to_json() for finding in found]
+    events.write("result", name="checklist", result={"findings": findings})
 
 
 def _analyze(
     workload: "Workload", options: dict[str, Any], folder: Path, events: EventWriter
 ) -> None:
-    from engine.further import analyze_further
-    from engine.perturbation import analyze
-
-    _check(workload, options, folder, events)
     if "bit_widths" in options:
         options["bit_widths"] = tuple(options["bit_widths"])
     if further := options.pop("further", None):
         path = analysis_of(workload.name, further)
-        analysis = analyze_further(
-            Analysis.load(path), workload, **options, source=str(path), progress=events.progress
-        )
-    else:
-        analysis = analyze(workload, **options, progress=events.progress)
+        options |= {"known": Analysis.load(path), "source": str(path)}
+    tell = partial(_tell_findings, events)
+    analysis = check_and_analyze(workload, tell, **options, progress=events.progress)
     analysis.save(folder / ANALYSIS)
     events.write("result", name="analysis", result=summary_of(analysis))
 
