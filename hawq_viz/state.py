@@ -455,14 +455,19 @@ def picked(study: Study) -> BitPlan:
     return study.plan(getattr(view, study.cost))
 
 
-def planned_inputs(analysis: Analysis) -> dict[str, int]:
-    """Activation bits of the picked plan; none where it has none, or cannot be found."""
+def planned(analysis: Analysis) -> tuple[dict[str, int], dict[str, int]]:
+    """Bits of weights and of inputs in the picked plan; none where they stay float, or it is none.
+
+    Args:
+        analysis: That of the view.
+    """
     if lacks_table(analysis):
-        return {}
+        return {}, {}
     try:
-        return picked(_found(analysis)).activation_bits
+        plan = picked(_found(analysis))
     except ValueError:  # budgets that cannot be met, a table that lacks times
-        return {}
+        return {}, {}
+    return plan.weight_bits, plan.activation_bits
 
 
 def keep_table(name: str, content: bytes) -> str:

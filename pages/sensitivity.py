@@ -5,12 +5,13 @@ from functools import partial
 import streamlit as st
 
 from hawq_viz import state
-from hawq_viz.components.activation import activation_panel, pick_omega, pick_trace
+from hawq_viz.components.activation import activation_panel, pick_input_omega, pick_input_trace
 from hawq_viz.components.analyze import analyze_form, analyze_run
 from hawq_viz.components.chart import chart
 from hawq_viz.components.checklist import checklist_of
+from hawq_viz.components.layer import layer_panel, pick_omega, pick_trace, sort_control
 from hawq_viz.figures import sensitivity
-from hawq_viz.viewmodels import activations, analyses
+from hawq_viz.viewmodels import activations, analyses, detail
 
 st.subheader("Sensitivity: what rounding each layer costs")
 says, again = st.columns([4, 1], vertical_alignment="center")
@@ -25,19 +26,25 @@ if note := activations.exactness(analysis) if both else activations.without(anal
     st.caption(note)
 if doubt := analyses.below_error(analysis):
     st.caption(doubt)
-checklist_of(state.analysis_run(state.current()))
+checklist_of(state.analysis_run(state.current()), analysis)
+sort_control(analysis)
+view = state.current()
+order = analyses.ordered(analysis, view.sort, view.at)
+plan, plan_of_inputs = state.planned(analysis)
+layer, _ = detail.chosen(analysis, view.layer, view.at, plan)
 weights, inputs = st.columns(2, gap="small") if both else (st.container(), None)
 with weights:
     chart(
-        sensitivity.traces(analysis, half=both),
+        sensitivity.traces(analysis, order=order, marked=layer.name, half=both),
         key="traces",
         group="layers",
         alt=analyses.traces_alt(analysis),
-        how_to_read=analyses.READ_TRACES,
+        how_to_read=analyses.READ_TRACES + " **Click a layer** to see it from close by.",
         table=analyses.trace_table(analysis),
+        on_pick=partial(pick_trace, analysis),
     )
     chart(
-        sensitivity.omega_heatmap(analysis, half=both),
+        sensitivity.omega_heatmap(analysis, order=order, marked=layer.name, half=both),
         key="omegas",
         group="layers",
         alt=analyses.omegas_alt(analysis),
@@ -46,11 +53,13 @@ with weights:
             "cheaper those bits are for that layer. Half of it is the predicted rise of the loss."
         ),
         table=analyses.omega_table(analysis),
+        on_pick=partial(pick_omega, analysis),
     )
 if inputs is not None:
+    found, _ = activations.chosen(analysis, view.activation, view.at, plan_of_inputs)
     with inputs:
         chart(
-            sensitivity.activation_traces(analysis),
+            sensitivity.activation_traces(analysis, order=order, marked=found.name),
             key="activation_traces",
             group="layers",
             alt=activations.traces_alt(analysis),
@@ -59,10 +68,10 @@ if inputs is not None:
                 "**Click one** to see its values below."
             ),
             table=activations.trace_table(analysis),
-            on_pick=partial(pick_trace, analysis),
+            on_pick=partial(pick_input_trace, analysis),
         )
         chart(
-            sensitivity.activation_heatmap(analysis),
+            sensitivity.activation_heatmap(analysis, order=order, marked=found.name),
             key="activation_omegas",
             group="layers",
             alt=activations.omegas_alt(analysis),
@@ -71,8 +80,10 @@ if inputs is not None:
                 "and under the mouse is not in Ω."
             ),
             table=activations.omega_table(analysis),
-            on_pick=partial(pick_omega, analysis),
+            on_pick=partial(pick_input_omega, analysis),
         )
-    activation_panel(analysis, state.planned_inputs(analysis))
+layer_panel(analysis, plan)
+if both:
+    activation_panel(analysis, plan_of_inputs)
 st.markdown("##### How it was found")
 st.table(analyses.settings(analysis), border="horizontal")

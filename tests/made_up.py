@@ -7,6 +7,7 @@ import numpy as np
 
 from engine.analysis import ActivationSensitivity, Analysis, Histogram, LayerSensitivity
 from engine.results import Evaluation, Provenance, TraceEstimate, wilson_interval
+from engine.sensitivities import BINS
 
 BATCHES = 8
 PROVENANCE = Provenance(0, "made-up images", "none", "hawq-viz analyze made-up", {}, "2026-01-01")
@@ -40,9 +41,9 @@ def made_up_analysis(workload: str = "resnet20-cifar10", layers: tuple = LAYERS)
         moved = {b: n * (0.1 / 2**b) ** 2 * float(rng.uniform(0.8, 1.2)) for b in range(2, 9)}
         omega = {b: trace.for_omega * x for b, x in moved.items()}
         kind = "linear" if len(shape) == 2 else "conv2d"
-        channels = (mean,) * shape[0]
+        channels, errors = (mean,) * shape[0], (sem,) * shape[0]
         records.append(
-            LayerSensitivity(name, kind, shape, n, 100 * n, trace, moved, omega, channels)
+            LayerSensitivity(name, kind, shape, n, 100 * n, trace, moved, omega, channels, errors)
         )
     return Analysis(
         workload=workload,
@@ -59,6 +60,7 @@ def made_up_analysis(workload: str = "resnet20-cifar10", layers: tuple = LAYERS)
         batch_traces=np.tile([layer[2] for layer in layers], (BATCHES, 1)),
         batch_sizes=np.full(BATCHES, 32),
         provenance=PROVENANCE,
+        weight_counts=np.tile(rng.binomial(BINS, 0.5, BINS), (len(layers), 7, 1)),
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 from made_up import made_up_activations, made_up_analysis
 
 from engine.analysis import Histogram
+from hawq_viz.figures.histogram import of_activation
 from hawq_viz.viewmodels import activations, analyses
 
 ANALYSIS = made_up_activations(made_up_analysis())
@@ -73,24 +74,26 @@ def test_one_activation_in_words():
     shared = ANALYSIS.activations[1]
     assert activations.activation_name(shared) == "layer1.0.conv1 and 1 more (16×8×8)"
     assert activations.activation_name(ANALYSIS.activations[0]) == "conv<1>, the image (3×8×8)"
-    says = activations.about(shared, 4)
+    rounded = of_activation(shared, 4)
+    says = activations.about(shared, rounded)
     assert says["Read by"] == "layer1.0.conv1, layer2.0.conv1"
     assert says["Step, zero point"] == "0.267, 0 (unsigned)"
     assert "not in ½Ω" in says["First-order term"]
-    assert "the 16 levels of 4 bits" in activations.histogram_alt(shared, 4)
+    assert "the 16 levels of 4 bits" in activations.histogram_alt(shared, rounded)
 
 
 def test_a_histogram_as_a_table_has_every_value_and_what_it_becomes():
     found = replace(ANALYSIS.activations[1], grids={2: (0.5, 0.0)})  # levels 0, 0.5, 1, 1.5
     found = replace(found, histogram=Histogram(0.0, 4.0, (70, 20, 6, 4)))
-    assert activations.histogram_table(found, 2).to_numpy().tolist() == [
+    assert activations.histogram_table(of_activation(found, 2)).to_numpy().tolist() == [
         [0, 1, 0.7, 0.5],
         [1, 2, 0.2, 1.5],
         [2, 3, 0.06, 1.5],
         [3, 4, 0.04, 1.5],
     ]
     empty = replace(found, histogram=Histogram(0.0, 1.0, (0, 0)))
-    assert activations.histogram_table(empty, 2)["share of values"].tolist() == [0, 0]
+    rounded = of_activation(empty, 2)
+    assert activations.histogram_table(rounded)["share of values"].tolist() == [0, 0]
 
 
 def test_settings_say_how_many_tensors():

@@ -17,7 +17,16 @@ from made_up_runs import FLOAT, ROUNDED, STEPS, opening, training
 from engine.analysis import Histogram
 from engine.quantizers import Grid
 from engine.results import TraceEstimate
-from hawq_viz.figures import costs, finetune, frontier, histogram, quantize, sensitivity, theme
+from hawq_viz.figures import (
+    costs,
+    finetune,
+    frontier,
+    histogram,
+    layer,
+    quantize,
+    sensitivity,
+    theme,
+)
 from hawq_viz.figures.finetune import Course
 from hawq_viz.viewmodels.studies import Study
 
@@ -45,7 +54,14 @@ def everything(analysis, both, study):
         "activation omegas": sensitivity.activation_heatmap(both),
         "halves": sensitivity.traces(both, half=True),
         "half omegas": sensitivity.omega_heatmap(both, half=True),
-        "histogram": histogram.histogram(both.activations[0], 4),
+        "histogram": histogram.histogram(histogram.of_activation(both.activations[0], 4)),
+        "weights": histogram.histogram(histogram.of_weights(both, both.layers[0], 4)),
+        "layer omegas": layer.omegas(both.layers[0], 4, 3),
+        "channels": layer.channels(both.layers[0]),
+        "convergence": layer.convergence(
+            layer.course(both.batch_traces[:, 0], both.batch_sizes, 0.1)
+        ),
+        "sorted": sensitivity.traces(both, order=(5, 4, 3, 2, 1, 0), marked="conv<1>"),
         "both bits": frontier.plan_bits(both, both.uniform(4, 8)),
         "uniform": frontier.frontier(
             both, line, uniform=[both.uniform(4)], picked=both.uniform(4, 8), limit=900.0
@@ -162,7 +178,7 @@ def test_the_levels_are_those_of_the_engines_grid(both, bits):
     for found in both.activations:
         scale, zero_point = (torch.tensor([[x]]) for x in found.grids[bits])
         grid = Grid(scale, zero_point, 0, 2**bits - 1)
-        known = torch.tensor(histogram.levels(found, bits))
+        known = torch.tensor(histogram.of_activation(found, bits).levels)
         assert torch.allclose(grid.round(known[None])[0], known, atol=1e-6)
         assert len(known) == 2**bits
 
@@ -170,18 +186,70 @@ def test_the_levels_are_those_of_the_engines_grid(both, bits):
 def test_the_histogram_holds_every_value_and_tells_what_is_clipped(both):
     found = replace(both.activations[1], grids={2: (0.5, 0.0)})
     found = replace(found, histogram=Histogram(0.0, 4.0, (70, 20, 6, 4)))
-    figure = histogram.histogram(found, 2)
-    kept, cut = named(figure, "values"), named(figure, "clipped to the outermost level")
+    rounded = histogram.of_activation(found, 2)
+    figure = histogram.histogram(rounded)
+    kept, cut = named(figure, "values"), named(figure, "clipped")
     assert (list(kept.x), list(kept.y)) == ([0.5, 1.5], [0.7, 0.2])
     assert (list(cut.x), list(cut.y)) == ([2.5, 3.5], [0.06, 0.04])  # beyond 1.5 + 0.25
-    assert histogram.clipped(found, 2) == pytest.approx(0.1)
-    assert "become 1.5, code 3" in cut.hovertext[0]
+    assert rounded.clipped == pytest.approx(0.1)
+    assert "the middle becomes 1.5, code 3 of 0 … 3" in cut.hovertext[0]  # two steps wide
     assert list(named(figure, "the 4 levels of 2 bits").x[::3]) == [0.0, 0.5, 1.0, 1.5]
+
+
+def test_weights_are_drawn_in_steps_of_their_grids(analysis):
+    counts = np.zeros(analysis.weight_counts.shape, int)
+    counts[0, 0, [0, 32, 79, 80, 95, 96]] = 1, 2, 60, 30, 4, 3  # of the first layer at 2 bits
+    first = analysis.layers[0]
+    rounded = histogram.of_weights(replace(analysis, weight_counts=counts), first, 2)
+    figure = histogram.histogram(rounded)
+    kept, cut = named(figure, "weights"), named(figure, "clipped")
+    assert list(kept.x) == pytest.approx([-2.5 + 1 / 32, 0.5 - 1 / 32, 0.5 + 1 / 32, 1.5 - 1 / 32])
+    assert list(kept.y) == pytest.approx([0.02, 0.6, 0.3, 0.04])
+    assert [says.split("become ")[1] for says in kept.hovertext] == [
+        "-2, code 0 of 0 … 3",
+        "0, code 2 of 0 … 3",
+        "1, code 3 of 0 … 3",
+        "1, code 3 of 0 … 3",
+    ]
+    assert list(cut.x) == pytest.approx([-4.5 + 1 / 32, 1.5 + 1 / 32])
+    assert rounded.clipped == pytest.approx(0.04)
+    assert ["farther out" in says for says in cut.hovertext] == [True, False]
+    assert list(named(figure, "the 4 levels of 2 bits").x[::3]) == [-2, -1, 0, 1]
+    uncounted = replace(analysis, weight_counts=np.zeros((0, 0, 0), int))
+    assert histogram.of_weights(uncounted, first, 2) is None
 
 
 def test_a_histogram_of_one_value_can_be_drawn(both):
     nothing = replace(both.activations[1], histogram=Histogram(0.0, 1.0, (0, 0)))
-    assert math.isfinite(histogram.histogram(nothing, 4).layout.yaxis.range[0])
+    figure = histogram.histogram(histogram.of_activation(nothing, 4))
+    assert math.isfinite(figure.layout.yaxis.range[0])
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_sorted_charts_share_their_columns_and_a_click_still_tells_the_layer(both, half):
+    order = (4, 0, 5, 2, 1, 3)
+    column = {both.names[layer]: place for place, layer in enumerate(order)}
+    traces = sensitivity.traces(both, order=order, marked="fc", half=half)
+    placed = {
+        both.names[picked]: x
+        for t in traces.data
+        for x, picked in zip(t.x, t.customdata, strict=True)
+    }
+    assert placed == column
+    inputs = sensitivity.activation_traces(both, order=order, half=half)
+    for t in inputs.data:
+        for x, picked in zip(t.x, t.customdata, strict=True):
+            assert x == column[both.activations[picked].name]
+    heatmap = sensitivity.omega_heatmap(both, order=order, half=half)
+    assert heatmap.data[0].customdata[2] == [10 * layer + 4 for layer in order]
+    omega = both.layers[order[1]].omega[4]
+    assert heatmap.data[0].z[2][1] == pytest.approx(math.log10(omega))
+    of_inputs = sensitivity.activation_heatmap(both, order=order, half=half).data[0]
+    assert of_inputs.customdata[2][column["fc"]] == 10 * 3 + 4
+    names = traces.layout.xaxis.ticktext
+    assert names[column["fc"]] == "<b>fc</b>"
+    assert sum(name.startswith("<b>") for name in names) == 1
+    assert names[1] == "conv&lt;1&gt;"
 
 
 def test_heatmap_is_the_logarithm_of_omega_and_says_omega(analysis):

@@ -1,9 +1,11 @@
 """Every page, run as Streamlit runs it, on made-up numbers; runs are written, not worked."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import made_up_runs
+import numpy as np
 import pytest
 from made_up import made_up_analysis
 from made_up_runs import WORKLOAD, append, result, tuning_run, write_run
@@ -12,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 from engine import jobs
 from engine.jobs.folders import new_run
 from engine.jobs.turns import take_ticket
+from engine.sensitivities import Finding
 from engine.workloads import stored_analysis, workload_names
 from hawq_viz import state
 from hawq_viz.viewmodels import measured, plans, runs
@@ -75,6 +78,7 @@ def stands_out(app: AppTest) -> list[str]:
     return [b.label for b in app.button if b.proto.type == "primary" and "delete" not in b.key]
 
 
+KNOWN = "What to know of this network: 1 finding"
 MEASURED = (result("float", 0.92), result("plan", 0.83), result("uniform", 0.58), ("finished", {}))
 
 
@@ -137,9 +141,45 @@ class TestSensitivity:
         app = open_page("sensitivity")
         assert not app.exception
         assert "Not exact for 1 layers" in texts(app.markdown)
-        settings = app.table[0].value.to_string()
+        settings = app.table[-1].value.to_string()
         for part in ("256, each once", "made-up images", "every image had been used once"):
             assert part in settings
+
+    def test_one_layer_from_close_by_is_chosen_by_link_list_or_bits(self):
+        app = open_page("sensitivity", layer="fc", at="6")
+        assert not app.exception
+        assert app.selectbox(key="layer").value == "fc"
+        assert r"(0.2 \pm 0.04)" in app.latex[0].value
+        assert "at 6 bits" in app.latex[0].value
+        app.selectbox(key="layer").set_value("layer1.0.conv2").run()
+        assert r"(0.8 \pm 0.5)" in app.latex[0].value
+        app.segmented_control(key="layer_at").set_value(3).run()
+        assert "at 3 bits" in app.latex[0].value
+        assert app.query_params["layer"] == "layer1.0.conv2"
+        assert app.query_params["at"] == "3"
+        assert "8 mini-batches of 256 images" in app.table[0].value.to_string()
+
+    def test_layers_are_sorted_as_the_link_says(self):
+        app = open_page("sensitivity", sort="trace")
+        assert app.segmented_control(key="sort").value == "trace"
+        app.segmented_control(key="sort").set_value("omega").run()
+        assert app.query_params["sort"] == "omega"
+        app.segmented_control(key="sort").set_value("").run()
+        assert "sort" not in app.query_params
+
+    def test_an_analysis_of_before_says_what_it_lacks(self, stored):
+        replace(STUDY.analysis, weight_counts=np.zeros((0, 0, 0), np.int32)).save(stored)
+        app = open_page("sensitivity")
+        assert not app.exception
+        assert texts(app.info).startswith("This analysis was made before histograms of weights")
+
+    def test_what_to_know_of_the_network_comes_with_its_analysis(self, stored):
+        assert open_page("sensitivity").expander[0].label != KNOWN
+        finding = Finding("note", "conv1", "It is read twice.")
+        replace(STUDY.analysis, findings=(finding,)).save(stored)
+        app = open_page("sensitivity")
+        assert app.expander[0].label == KNOWN
+        assert texts(app.expander[0].markdown).endswith("It is read twice.")
 
     def test_the_form_starts_an_analysis_with_what_it_says(self, launched):
         app = open_page("sensitivity")

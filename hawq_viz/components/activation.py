@@ -1,15 +1,20 @@
 """One activation from close by: its values, and the levels that rounding leaves."""
 
+from collections.abc import Mapping
+
 import streamlit as st
 
 from engine.analysis import Analysis
 from hawq_viz import state
 from hawq_viz.components.chart import chart, clicked
+from hawq_viz.components.layer import bits_control, convergence, equation
 from hawq_viz.figures import histogram
-from hawq_viz.viewmodels import activations
+from hawq_viz.figures import layer as figures
+from hawq_viz.figures.theme import GREEN
+from hawq_viz.viewmodels import activations, detail
 
 
-def activation_panel(analysis: Analysis, planned: dict[str, int]) -> None:
+def activation_panel(analysis: Analysis, planned: Mapping[str, int]) -> None:
     """Choose an activation and bits; see its histogram with that grid, and its numbers.
 
     Args:
@@ -19,7 +24,7 @@ def activation_panel(analysis: Analysis, planned: dict[str, int]) -> None:
     view = state.current()
     found, bits = activations.chosen(analysis, view.activation, view.at, planned)
     st.markdown("##### One input from close by")
-    which, width = st.columns([3, 2], vertical_alignment="bottom")
+    which, width, whence = st.columns([3, 3, 2], vertical_alignment="bottom")
     names = {x.name: activations.activation_name(x) for x in analysis.activations}
     st.session_state["activation"] = found.name
     which.selectbox(
@@ -30,34 +35,40 @@ def activation_panel(analysis: Analysis, planned: dict[str, int]) -> None:
         on_change=lambda: state.change(activation=st.session_state["activation"]),
         help="Or click it in a chart above.",
     )
-    st.session_state["at"] = bits
-    width.segmented_control(
-        "Bits",
-        analysis.bit_widths,
-        key="at",
-        on_change=lambda: state.change(at=st.session_state["at"] or bits),
-    )
-    left, right = st.columns([3, 2], gap="medium")
+    bits_control(width, analysis, "at", bits)
+    equation(whence, analysis, found, bits)
+    left, right = st.columns(2, gap="medium")
+    rounded = histogram.of_activation(found, bits)
     with left:
         chart(
-            histogram.histogram(found, bits),
+            histogram.histogram(rounded),
             key="histogram",
-            alt=activations.histogram_alt(found, bits),
+            alt=activations.histogram_alt(found, rounded),
             how_to_read=(
                 "Every value goes to the nearest line. More bits, closer lines; values beyond the "
                 "last line are clipped to it."
             ),
-            table=activations.histogram_table(found, bits),
+            table=activations.histogram_table(rounded),
         )
-    right.table(activations.about(found, bits), border="horizontal")
+        st.table(activations.about(found, rounded), border="horizontal")
+    with right:
+        chart(
+            figures.omegas(found, bits, planned.get(found.name), GREEN),
+            key="input_omegas",
+            alt=detail.omegas_alt(found, planned.get(found.name)),
+            how_to_read=detail.READ_OMEGAS,
+            table=detail.omegas_table(found),
+            on_pick=lambda: state.change(at=int(clicked("input_omegas"))),
+        )
+        convergence(analysis, found)
 
 
-def pick_trace(analysis: Analysis) -> None:
+def pick_input_trace(analysis: Analysis) -> None:
     """Look closely at the activation that was clicked among the traces."""
     state.change(activation=analysis.activations[int(clicked("activation_traces"))].name)
 
 
-def pick_omega(analysis: Analysis) -> None:
+def pick_input_omega(analysis: Analysis) -> None:
     """The same in the heatmap, at the bits that were clicked."""
     index, bits = divmod(int(clicked("activation_omegas")), 10)
     state.change(activation=analysis.activations[index].name, at=bits)

@@ -1,7 +1,7 @@
 """How sensitive each layer's weights and input are: average Hessian traces, Ω at every bit width.
 
-All four charts have the same columns: a layer stands at its place, and an activation at that of
-the first layer that reads it.
+All four charts have the same columns, in forward order or sorted: a layer stands at its place, and
+an activation at that of the first layer that reads it.
 """
 
 import math
@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 
 from engine.analysis import ActivationSensitivity, Analysis, LayerSensitivity
 from engine.results import BELOW_ERROR, TraceEstimate
+from hawq_viz.figures.intervals import log_intervals
 from hawq_viz.figures.theme import (
     BLUE,
     GREEN,
@@ -38,7 +39,7 @@ HALF_UPRIGHT, HALF_LABELS = 12, 27  # the same, and names there is room for, in 
 class _Column:
     """What stands at one place of a chart."""
 
-    place: int  # of the layer, forward order
+    place: int  # of the layer, from left to right
     trace: TraceEstimate
     about: str  # hover text of the trace
     omega: dict[int, float]
@@ -46,48 +47,49 @@ class _Column:
     picks: int  # what a click on it means
 
 
-def traces(analysis: Analysis, *, half: bool = False) -> go.Figure:
-    """Average trace of each layer's weights in forward order, with 95 % intervals, on a log axis.
+def traces(
+    analysis: Analysis, *, order: Sequence[int] = (), marked: str = "", half: bool = False
+) -> go.Figure:
+    """Average trace of each layer's weights, with 95 % intervals, on a log axis.
 
     A logarithm has no place for zero: an interval that reaches it runs out of the chart, and a
-    layer whose mean lies below its standard error stands, marked, where Ω takes it.
+    layer whose mean lies below its standard error stands, marked, where Ω takes it. A click tells
+    the layer's place in forward order.
 
     Args:
         analysis: With at least one layer.
+        order: Layers from left to right, by their place in forward order, which it is if not given.
+        marked: Layer whose name stands out.
         half: Whether the chart has half the page's width.
     """
-    return _traces(analysis, _weights(analysis), BLUE, "trace of the weights  Tr(H) / n", half)
+    look = _Look(analysis, order, marked, half)
+    return _traces(look, _weights(look), BLUE, "trace of the weights  Tr(H) / n")
 
 
-def activation_traces(analysis: Analysis, *, half: bool = True) -> go.Figure:
+def activation_traces(
+    analysis: Analysis, *, order: Sequence[int] = (), marked: str = "", half: bool = True
+) -> go.Figure:
     """The same of each activation; a click tells its place among the activations.
 
     Args:
         analysis: With at least one activation.
+        order: As for `traces`.
+        marked: Activation whose place's name stands out.
         half: Whether the chart has half the page's width.
     """
-    title = "trace of the input  Tr(H) / n"
-    return _traces(analysis, _activations(analysis), GREEN, title, half)
+    look = _Look(analysis, order, marked, half)
+    return _traces(look, _activations(look), GREEN, "trace of the input  Tr(H) / n")
 
 
-def _traces(
-    analysis: Analysis, columns: Sequence[_Column], colour: str, title: str, half: bool
-) -> go.Figure:
+def _traces(look: "_Look", columns: Sequence[_Column], colour: str, title: str) -> go.Figure:
     shown = [column.trace.for_omega for column in columns]
-    lows, highs = zip(*(column.trace.interval for column in columns), strict=True)
-    positive = [x for x in (*shown, *lows, *highs) if 0 < x < math.inf] or [1.0]
-    bottom = min(min(positive), 0.5 * min([x for x in shown if x > 0] or [1.0]))
+    bars = log_intervals(shown, *zip(*(column.trace.interval for column in columns), strict=True))
+    half = look.half
     figure = themed(
         334 if half else 400,
-        margin=_margin(half),
-        xaxis=_places(analysis, half),
-        yaxis={
-            "type": "log",
-            "range": [math.log10(bottom) - 0.1, math.log10(max(positive)) + 0.15],
-            "title": {"text": title if half else "average trace  Tr(H) / n"},
-            "dtick": 1 if max(positive) / bottom > 30 else None,
-            "exponentformat": "power",
-        },
+        margin=look.margin,
+        xaxis=look.axis(),
+        yaxis={**bars.axis, "title": {"text": title if half else "average trace  Tr(H) / n"}},
     )
     kinds: tuple[tuple[str, str, str, Callable[[TraceEstimate], bool]], ...] = (
         ("Hessian trace", "circle", colour, lambda x: x.exact and not x.floored),
@@ -98,20 +100,14 @@ def _traces(
         members = [i for i, column in enumerate(columns) if belongs(column.trace)]
         if not members:
             continue
-        known = [math.isfinite(highs[i]) for i in members]  # not of a single sample
-        up = [highs[i] - shown[i] if k else 0.0 for i, k in zip(members, known, strict=True)]
-        down = [
-            shown[i] - max(lows[i], 0.01 * bottom) if k else 0.0
-            for i, k in zip(members, known, strict=True)
-        ]
         figure.add_scatter(
             x=[columns[i].place for i in members],
             y=[shown[i] if shown[i] > 0 else None for i in members],
             customdata=[columns[i].picks for i in members],
             error_y={
                 "type": "data",
-                "array": [max(0.0, x) for x in up],
-                "arrayminus": [max(0.0, x) for x in down],
+                "array": [bars.up[i] for i in members],
+                "arrayminus": [bars.down[i] for i in members],
                 "thickness": 2,
                 "width": 3 if half else 5,
                 "color": paint,
@@ -131,29 +127,40 @@ def _traces(
     return figure
 
 
-def omega_heatmap(analysis: Analysis, *, half: bool = False) -> go.Figure:
-    """Ω of each layer (columns, forward order) at each bit width (rows), colours on a log scale.
+def omega_heatmap(
+    analysis: Analysis, *, order: Sequence[int] = (), marked: str = "", half: bool = False
+) -> go.Figure:
+    """Ω of each layer (columns) at each bit width (rows), colours on a log scale.
+
+    A click tells 10 · the layer's place in forward order + the bits.
 
     Args:
         analysis: Where it has activations, its two heatmaps share their colours.
+        order: As for `traces`.
+        marked: Layer whose name stands out.
         half: Whether the chart has half the page's width, with the colours explained in the other.
     """
-    return _heatmap(analysis, _weights(analysis), "bits of the weights", half, bar=not half)
+    look = _Look(analysis, order, marked, half)
+    return _heatmap(look, _weights(look), "bits of the weights", bar=not half)
 
 
-def activation_heatmap(analysis: Analysis, *, half: bool = True) -> go.Figure:
-    """The same of each activation; a click tells 10 · its place + the bits.
+def activation_heatmap(
+    analysis: Analysis, *, order: Sequence[int] = (), marked: str = "", half: bool = True
+) -> go.Figure:
+    """The same of each activation; a click tells 10 · its place among them + the bits.
 
     Args:
         analysis: With at least one activation.
+        order: As for `traces`.
+        marked: Activation whose place's name stands out.
         half: Whether the chart has half the page's width.
     """
-    return _heatmap(analysis, _activations(analysis), "bits of the input", half, bar=True)
+    look = _Look(analysis, order, marked, half)
+    return _heatmap(look, _activations(look), "bits of the input", bar=True)
 
 
-def _heatmap(
-    analysis: Analysis, columns: Sequence[_Column], title: str, half: bool, *, bar: bool
-) -> go.Figure:
+def _heatmap(look: "_Look", columns: Sequence[_Column], title: str, *, bar: bool) -> go.Figure:
+    analysis, half = look.analysis, look.half
     widths = analysis.bit_widths
     at = {column.place: column for column in columns}
     row = [at.get(place) for place in range(len(analysis.layers))]
@@ -163,9 +170,9 @@ def _heatmap(
     powers = range(math.ceil(min(known)), math.floor(max(known)) + 1)
     step = -(-len(powers) // 8)
     figure = themed(
-        max(250, (27 if half else 34) * len(widths) + _margin(half)["b"] + 24),
-        margin={**_margin(half), "t": 12},
-        xaxis=_places(analysis, half),
+        max(250, (27 if half else 34) * len(widths) + look.margin["b"] + 24),
+        margin={**look.margin, "t": 12},
+        xaxis=look.axis(),
         yaxis={
             "title": {"text": title if half else "bits of the layer"},
             "tickvals": list(range(len(widths))),
@@ -202,51 +209,72 @@ def _log(value: float) -> float | None:
     return math.log10(value) if value > 0 else None
 
 
-def _margin(half: bool) -> dict[str, int]:
-    return {**MARGIN, "l": 66, "r": 76, "b": 106} if half else MARGIN
+class _Look:
+    """What all charts of one view share: their columns, names and margins."""
+
+    def __init__(self, analysis: Analysis, order: Sequence[int], marked: str, half: bool) -> None:
+        self.analysis, self.half = analysis, half
+        self.order = order or range(len(analysis.layers))
+        self.marked = marked
+
+    @property
+    def places(self) -> dict[str, int]:
+        """Where each layer stands."""
+        return {self.analysis.names[layer]: place for place, layer in enumerate(self.order)}
+
+    @property
+    def margin(self) -> dict[str, int]:
+        """Around every chart, so that a layer's columns lie in line."""
+        return {**MARGIN, "l": 66, "r": 76, "b": 106} if self.half else MARGIN
+
+    def axis(self) -> dict[str, Any]:
+        """The axis of all charts: names aslant, upright where there are many."""
+        places, half = self.places, self.half
+        upright = len(places) > (HALF_UPRIGHT if half else UPRIGHT)
+        axis = layer_axis(
+            list(places),
+            labels=HALF_LABELS if half else LABELS,
+            length=UPRIGHT_LENGTH if upright else LABEL_LENGTH,
+            tickangle=-90 if upright else -60,
+            tickfont={"size": 11 if upright else 12},
+            range=[-0.6, len(places) - 0.4],
+        )
+        if places.get(self.marked) in axis["tickvals"]:
+            i = axis["tickvals"].index(places[self.marked])
+            axis["ticktext"][i] = f"<b>{axis['ticktext'][i]}</b>"
+        return axis
 
 
-def _places(analysis: Analysis, half: bool) -> dict[str, Any]:
-    """The axis of all charts: names aslant, upright where there are many."""
-    upright = len(analysis.layers) > (HALF_UPRIGHT if half else UPRIGHT)
-    return layer_axis(
-        analysis.names,
-        labels=HALF_LABELS if half else LABELS,
-        length=UPRIGHT_LENGTH if upright else LABEL_LENGTH,
-        tickangle=-90 if upright else -60,
-        tickfont={"size": 11 if upright else 12},
-        range=[-0.6, len(analysis.layers) - 0.4],
-    )
-
-
-def _weights(analysis: Analysis) -> list[_Column]:
+def _weights(look: _Look) -> list[_Column]:
+    places = look.places
     return [
         _Column(
-            place,
+            places[layer.name],
             layer.trace,
             f"<b>{escape(layer.name)}</b><br>{escape(layer.kind)} {_shape(layer.shape)}, "
             f"{layer.parameters:,} weights<br>" + _about_trace(layer.trace, "mini-batches"),
             layer.omega,
-            {bits: _about_omega(layer, bits) for bits in analysis.bit_widths},
-            place,
+            {bits: _about_omega(layer, bits) for bits in look.analysis.bit_widths},
+            index,
         )
-        for place, layer in enumerate(analysis.layers)
+        for index, layer in enumerate(look.analysis.layers)
     ]
 
 
-def _activations(analysis: Analysis) -> list[_Column]:
+def _activations(look: _Look) -> list[_Column]:
+    places = look.places
     return [
         _Column(
-            analysis.names.index(activation.name),
+            places[activation.name],
             activation.trace,
             f"<b>input of {escape(activation.name)}</b>{_readers(activation)}<br>"
             f"{_shape(activation.shape)}, {activation.elements:,} values an image<br>"
             + _about_trace(activation.trace, "images"),
             activation.omega,
-            {bits: _about_activation(activation, bits) for bits in analysis.bit_widths},
+            {bits: _about_activation(activation, bits) for bits in look.analysis.bit_widths},
             index,
         )
-        for index, activation in enumerate(analysis.activations)
+        for index, activation in enumerate(look.analysis.activations)
     ]
 
 

@@ -3,10 +3,14 @@
 import pandas as pd
 
 from engine.analysis import ActivationSensitivity, Analysis
-from hawq_viz.figures.histogram import clipped, levels
+from hawq_viz.figures.histogram import Rounded
 from hawq_viz.figures.theme import number
+from hawq_viz.viewmodels.analyses import usual_bits
 
-AT = 4  # bits at which activations are first looked at
+READ_CONVERGENCE = (
+    "The estimate as image after image came in. The band is of the spread between mini-batches; "
+    "the error told above is of the spread between images."
+)
 
 
 def without(analysis: Analysis) -> str:
@@ -106,12 +110,11 @@ def chosen(
         bits: What is wanted; those of the plan, else about `AT`, if it was not analyzed.
         planned: Activation bits of the picked plan.
     """
-    widths = analysis.bit_widths
-    near = min(widths, key=lambda width: abs(width - AT))
+    near = usual_bits(analysis, None)
     largest = max(analysis.activations, key=lambda x: x.omega[near])
     activation = next((x for x in analysis.activations if x.name == name), largest)
     usual = planned.get(activation.name, near)
-    return activation, bits if bits in widths else usual
+    return activation, bits if bits in analysis.bit_widths else usual
 
 
 def activation_name(activation: ActivationSensitivity) -> str:
@@ -122,40 +125,38 @@ def activation_name(activation: ActivationSensitivity) -> str:
     return f"{activation.name}{shared}{image} ({'×'.join(map(str, activation.shape))})"
 
 
-def about(activation: ActivationSensitivity, bits: int) -> dict[str, str]:
+def about(activation: ActivationSensitivity, rounded: Rounded) -> dict[str, str]:
     """One activation at some bits: its numbers in words."""
+    bits = rounded.bits
     scale, zero_point = activation.grids[bits]
     first, error = activation.first_order[bits], activation.first_order_sem[bits]
     return {
         "Read by": ", ".join(activation.readers),
         "Step, zero point": f"{number(scale)}, {zero_point:g}"
         + ("" if activation.signed else " (unsigned)"),
-        "Clipped": f"{clipped(activation, bits):.2%} of the values",
+        "Clipped": f"{rounded.clipped:.2%} of the values",
         "½Ω": number(activation.omega[bits] / 2),
         "First-order term": f"{number(first)} ± {number(error)}, not in ½Ω",
     }
 
 
-def histogram_alt(activation: ActivationSensitivity, bits: int) -> str:
+def histogram_alt(activation: ActivationSensitivity, rounded: Rounded) -> str:
     """The histogram in words."""
-    found = activation.histogram
+    found, bits = activation.histogram, rounded.bits
     return (
         f"Histogram of the input of {activation.name}, log axis, from {found.low:.3g} to "
         f"{found.high:.3g}, with the {2**bits} levels of {bits} bits; "
-        f"{clipped(activation, bits):.2%} of the values are clipped."
+        f"{rounded.clipped:.2%} of the values are clipped."
     )
 
 
-def histogram_table(activation: ActivationSensitivity, bits: int) -> pd.DataFrame:
+def histogram_table(rounded: Rounded) -> pd.DataFrame:
     """One row a bin of the histogram: its ends, its share, and what its middle becomes."""
-    found, known = activation.histogram, levels(activation, bits)
-    width = (found.high - found.low) / len(found.counts)
     return pd.DataFrame(
         {
-            "from": found.low + i * width,
-            "to": found.low + (i + 1) * width,
-            "share of values": count / max(1, sum(found.counts)),
-            "becomes": min(known, key=lambda level: abs(level - found.low - (i + 0.5) * width)),
+            "from": rounded.edges[:-1],
+            "to": rounded.edges[1:],
+            f"share of {rounded.what}": rounded.shares,
+            "becomes": [rounded.levels[level] for level in rounded.becomes],
         }
-        for i, count in enumerate(found.counts)
     )

@@ -18,6 +18,8 @@ ESTIMATORS = {
     "hutchinson_shared": "Hutchinson's estimator, one product for all layers",
 }
 NAMED = 3  # traces that are listed
+AT = 4  # bits at which layers and activations are first looked at
+SORTS = {"": "order in the network", "trace": "trace of the weights", "omega": "Ω of the weights"}
 STOPPED = {
     "target": "every layer had reached the error asked for",
     "images": "every image had been used once",
@@ -58,6 +60,35 @@ def below_error(analysis: Analysis) -> str:
         f"{len(names)} {traces} (triangles; {shown}{more}): Ω uses the error instead, so that "
         "noise makes nothing look free. More images would tell."
     )
+
+
+def usual_bits(analysis: Analysis, bits: int | None) -> int:
+    """Bits to look at where nothing else says which: those asked for, if analyzed, else about 4."""
+    widths = analysis.bit_widths
+    return bits if bits in widths else min(widths, key=lambda width: abs(width - AT))
+
+
+def sort_name(analysis: Analysis, sort: str, bits: int | None) -> str:
+    """What layers are sorted by, in words."""
+    at = f" at {usual_bits(analysis, bits)} bits" if sort == "omega" else ""
+    return SORTS[sort] + at
+
+
+def ordered(analysis: Analysis, sort: str, bits: int | None) -> tuple[int, ...]:
+    """The layers' places in forward order, sorted: the largest trace or Ω first.
+
+    Args:
+        analysis: With at least one layer.
+        sort: One of `SORTS`.
+        bits: At which Ω is compared; about 4 if they were not analyzed.
+    """
+    at = usual_bits(analysis, bits)
+    keys = {
+        "": lambda _: 0.0,
+        "trace": lambda layer: -layer.trace.for_omega,
+        "omega": lambda layer: -layer.omega[at],
+    }
+    return tuple(sorted(range(len(analysis.layers)), key=lambda i: keys[sort](analysis.layers[i])))
 
 
 def settings(analysis: Analysis) -> dict[str, str]:
