@@ -15,7 +15,8 @@ from hawq_viz.components.sidebar import sidebar
 ICON = str(Path(__file__).parent / "static" / "icon.png")  # an emoji would be fetched from outside
 
 # Streamlit keeps a bar free above every page; a projector has no room for it. What stands under
-# it can be clicked.
+# it can be clicked. No colour is bright enough to be read on a dark page and dark enough to have
+# white letters: buttons that stand out keep the blue of the light page.
 STYLE = """<style>
 [data-testid="stMainBlockContainer"] { padding: 1.4rem 2.5rem 2rem; }
 [data-testid="stVerticalBlock"] { gap: 0.75rem; }
@@ -23,6 +24,10 @@ STYLE = """<style>
 [data-testid="stHeader"], [data-testid="stToolbar"] { pointer-events: none; }
 [data-testid="stHeader"] button { pointer-events: auto; }
 [data-testid="stMetricValue"] { font-size: 1.55rem; }
+[data-testid="stCaptionContainer"] { color: inherit; opacity: 0.8; }
+[data-testid="stWidgetLabel"], [data-testid="stWidgetLabel"] * { color: inherit; }
+[data-testid^="stBaseButton-primary"] { background: #0072b2; border-color: #0072b2; }
+[data-testid^="stBaseButton-primary"]:hover { background: #005b8e; border-color: #005b8e; }
 </style>"""
 
 

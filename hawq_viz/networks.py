@@ -136,6 +136,28 @@ def keep_weights(architecture: str, file_name: str, content: bytes) -> str:
     return name_with(name, file)
 
 
+def delete_weights(network: str) -> None:
+    """Delete uploaded weights; runs made with them stay, but cannot go on.
+
+    Raises:
+        ValueError: If a run is at work with them, or the name is none of a known network.
+        FormatError: If they are not here, or cannot be deleted.
+    """
+    file = weights_of(network)
+    busy = [x.id for x in jobs.list_runs() if x.workload == network and x.state not in jobs.FINAL]
+    if busy:
+        raise ValueError(
+            f"the weights of {network} must not be in use to be deleted, but {busy[0]} is at work "
+            "with them: cancel it first."
+        )
+    try:
+        file.unlink(missing_ok=True)  # another tab may have been faster
+    except OSError as error:
+        raise FormatError(
+            f"{file} must be deletable, but {error.strerror}: give rights to its folder."
+        ) from error
+
+
 def weights_folder() -> Path:
     """Where uploaded weights lie: in the folder of runs."""
     return jobs.runs_folder() / WEIGHTS

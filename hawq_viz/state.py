@@ -8,6 +8,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -84,6 +85,7 @@ class View:
     kind: str = ""  # likewise
     state: str = ""  # likewise
     find: str = ""  # words that are in what is known of a listed run
+    data: str = ""  # "full": runs are started on all images; none: on the sample
 
     @property
     def overlaid(self) -> tuple[str, ...]:
@@ -186,6 +188,7 @@ KNOWN: dict[str, Callable[[str], object]] = {
     **dict.fromkeys(("network", "find"), _is_name),
     "kind": KINDS.__contains__,
     "state": STATES.__contains__,
+    "data": ("full",).__contains__,
 }
 
 
@@ -401,6 +404,26 @@ def held(analysis: Analysis) -> Held:
     """What plans of the view have to keep to."""
     view = current()
     return Held.of(analysis, view.locked, view.alocked, view.tied, view.widths)
+
+
+def find_study() -> Study | None:
+    """The chosen analysis with its frontier; None where there is no analysis yet.
+
+    Over size where the chosen cost lacks something, a table of times say: its page tells of that.
+    """
+    view = current()
+    try:
+        path = analysis_file(view)
+        if path is None:
+            return None
+        content = _content(path)
+        analysis = _analysis(*content)
+        with suppress(ValueError):
+            if not lacks_table(analysis):
+                return _found(analysis)
+        return _study(*content, "size", (), "")
+    except ValueError as error:
+        _lead_back(error)
 
 
 def require_plan(study: Study) -> BitPlan:

@@ -26,6 +26,7 @@ def analyze_form() -> None:
         ),
         st.form("analyze", border=False),
     ):
+        st.session_state.setdefault("analyze_data", state.current().data or "sample")
         st.radio(
             "Images",
             list(DATA),

@@ -71,6 +71,7 @@ def launch_form(summary: Summary, *, primary: bool) -> None:
 def _remember() -> None:
     """Keep what was typed: Streamlit forgets an input with the page or the recipe it is on."""
     kept = st.session_state.setdefault("_typed", {})
+    kept.setdefault(TYPED + "data", state.current().data or "sample")
     for name in ("recipe", "data", "rival", *ROUNDING, *CHOICES, *NUMBERS):
         key = TYPED + name
         if key in st.session_state:

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from hawq_viz import state
-from hawq_viz.components.weights import weights_form
+from hawq_viz.components.link import copy_link
 from hawq_viz.viewmodels import analyses
 
 COMES, NEWEST, NONE = "comes with the network", "the newest you made", "none yet"
@@ -37,5 +37,4 @@ def sidebar() -> None:
             on_change=lambda: state.change(analysis=st.session_state["analysis"]),
             help="The one that comes with the network, or one you made on the Sensitivity page.",
         )
-        weights_form()
-        st.caption("The address of this page holds all you chose: copy it to share the view.")
+        copy_link()

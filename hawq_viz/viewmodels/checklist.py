@@ -26,8 +26,8 @@ def findings(run: "RunView | None", analysis: "Analysis | None" = None) -> list[
     known = ("severity", "subject", "sentence")
     whole = [one for one in told if isinstance(one, dict) and all(x in one for x in known)]
     return [
-        f"{ICONS.get(one['severity'], ICONS['note'])} **{_plain(one['subject'])}**  \n"
-        f"{_plain(one['sentence'])}"
+        f"{ICONS.get(one['severity'], ICONS['note'])} **{plain(one['subject'])}**  \n"
+        f"{plain(one['sentence'])}"
         for one in whole
     ]
 
@@ -38,6 +38,6 @@ def title(told: list[str]) -> str:
     return f"What to know of this network: {count}"
 
 
-def _plain(text: object) -> str:
+def plain(text: object) -> str:
     """A text that Markdown shows as it is."""
     return str(text).translate(SPECIAL)

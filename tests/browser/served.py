@@ -20,19 +20,20 @@ FLAGS = ["--no-sandbox", "--disable-background-networking"]
 class Dashboard:
     """A server of its own, which can be killed and come back at the same address."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, script: Path = ROOT / "hawq_viz" / "app.py") -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.address = f"http://127.0.0.1:{self.port}/"
+        self.script = script
         self.runs = folder / "runs"
         self.log = folder / "log.txt"
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "hawq_viz" / "app.py")]
+        command = [sys.executable, "-m", "streamlit", "run", str(self.script)]
         command += ["--server.port", str(self.port), "--server.headless", "true"]
-        command += ["--server.fileWatcherType", "none"]
+        command += ["--server.fileWatcherType", "none", "--browser.gatherUsageStats", "false"]
         paths = [str(ROOT), os.environ.get("PYTHONPATH")]
         environment = {
             **os.environ,

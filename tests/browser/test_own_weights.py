@@ -23,11 +23,16 @@ def analyze(page: Page) -> None:
 
 def upload(page: Page, file: Path) -> None:
     """Give the first network of the list, a ResNet20, the weights of a file."""
-    page.get_by_test_id("stPopoverButton").locator("visible=true").first.click()
+    page.get_by_role("link", name="Home").click()
+    expect(page.get_by_text("How few bits can each layer bear?")).to_be_visible(timeout=60_000)
+    expect(page.get_by_test_id("stStatusWidget")).to_have_count(0, timeout=60_000)
+    page.get_by_role("button", name="Choose another").click()
+    page.get_by_role("tab", name="Your own weights").click()
     page.locator("input[type=file]").set_input_files(file)
-    expect(page.get_by_text(file.name)).to_be_visible()
+    expect(page.get_by_text(file.name)).to_be_visible(timeout=60_000)
     page.get_by_role("button", name="Use them").click()
     page.wait_for_url(re.compile("workload=resnet20-cifar10(@|%40)[0-9a-f]{12}"))
+    page.get_by_role("button", name="Analyse it").click()
     expect(page.get_by_text("has not been analyzed yet")).to_be_visible(timeout=60_000)
 
 
