@@ -7,6 +7,7 @@ import streamlit as st
 from hawq_viz import state
 from hawq_viz.components.activation import activation_panel, pick_input_omega, pick_input_trace
 from hawq_viz.components.analyze import analyze_form, analyze_run
+from hawq_viz.components.certainty import further_button
 from hawq_viz.components.chart import chart
 from hawq_viz.components.checklist import checklist_of
 from hawq_viz.components.layer import layer_panel, pick_omega, pick_trace, sort_control
@@ -20,6 +21,8 @@ with again:
 analyze_run()
 
 analysis = state.require_analysis(form_above=True)
+with again:
+    further_button(analysis, "further")
 both = bool(analysis.activations)
 says.markdown(analyses.exactness(analysis))
 if note := activations.exactness(analysis) if both else activations.without(analysis):

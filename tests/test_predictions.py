@@ -102,8 +102,8 @@ def test_what_omega_does_not_reckon_with_is_apart_and_not_ranked(tmp_path):
     assert usual == {PLAN.omega: False, RIVAL.omega: True}
     assert "unknown (1 plan, 1,000 images)" in ranking_sentence(found)
     assert set(prediction_table(found)["rounded"]) == {"rounding learned", "to the nearest"}
-    open_ones = [t for t in predicted_and_measured(found).data if "open" in str(t.marker.symbol)]
-    assert [len(trace.x) for trace in open_ones] == [1]
+    drawn = [t for t in predicted_and_measured(found).data if t.customdata is not None]
+    assert sorted(trace.marker.symbol for trace in drawn) == ["circle", "circle-open"]
 
 
 def test_the_error_of_half_omega_is_that_of_its_traces(tmp_path):
@@ -114,7 +114,7 @@ def test_the_error_of_half_omega_is_that_of_its_traces(tmp_path):
     assert not is_by(ANALYSIS, replace(PLAN, workload="another"))
     assert not is_by(ANALYSIS, BitPlan("resnet20-cifar10", {"other": 4}, 1.0, 1.0))
     one = run(tmp_path, {"float": 0.3, "plan": 0.35})
-    (found,) = predictions(measured_plans([one]), lambda _: noisy)
+    (found,) = predictions(measured_plans([one]), noisy)
     low, high = found.interval
     assert low < found.predicted < high
     (found,) = predictions(measured_plans([one]))
@@ -170,7 +170,9 @@ def test_every_point_is_inside_the_axes_with_its_bars():
         assert bottom < trace.y[i] - trace.error_y.arrayminus[i]
         assert trace.y[i] + trace.error_y.array[i] < top
     assert "&lt;b&gt;" in trace.hovertext[0]
-    assert max(trace.marker.size) > 11
+    ring = figure.data[-1]
+    assert list(ring.x) == list(trace.x)  # all are of the selected run
+    assert not predicted_and_measured(found, ["y"]).data[-1].x
     line = next(t for t in figure.data if t.mode == "lines")
     scale = SymmetricLog(0.01)
     assert list(line.y) == pytest.approx([scale(x) for x in line.x])
@@ -180,7 +182,7 @@ def test_the_chart_in_words():
     says = predictions_alt([point(0.1, -0.01), point(0.3, 0.5)])
     assert "of 2 plans: from -0.01 at ½Ω 0.1" in says
     assert predictions_alt([]) == "No plan has been measured yet."
-    assert len(predicted_and_measured([]).data) == 1  # the line alone
+    assert not [t for t in predicted_and_measured([]).data if t.customdata is not None]
 
 
 def test_plans_worth_measuring_are_those_not_yet_known(tmp_path):

@@ -70,6 +70,15 @@ def tuned() -> jobs.RunView:
 
 @pytest.mark.usefixtures("runs", "stored")
 class TestReport:
+    def test_what_people_call_the_run_is_text(self):
+        run = rounded()
+        assert "It is called" not in report(run, None)
+        jobs.describe(run.id, title="Best <b>one</b>", remark=EVIL)
+        read = Read(report(jobs.view(run.id), None))
+        said = " ".join(read.said["p"])
+        assert "It is called “Best <b>one</b>”." in said
+        assert EVIL in said
+
     def test_a_rounded_network(self):
         run = rounded()
         made = report(run, analysis_of(run))

@@ -7,6 +7,7 @@ import streamlit as st
 
 from engine.results import BitPlan
 from hawq_viz import state
+from hawq_viz.components.certainty import with_band
 from hawq_viz.components.chart import chart, clicked, zoomed
 from hawq_viz.figures import frontier
 from hawq_viz.figures.ground import Ground
@@ -44,7 +45,7 @@ def frontier_chart(study: Study, plan: BitPlan, points: Sequence[Reached]) -> No
     over = [*measured_marks(points, **axis), *pin_marks(alike, **axis), *over]
     part = studies.part_of(study, view.low, view.high)
     chart(
-        _ground(study, limit, part).under(over),
+        _ground(study, limit, part, bool(view.band)).under(over),
         key=KEY,
         alt=plans.frontier_alt(study, plan),
         how_to_read=costs.how_to_read(study) + costs.beyond(study, plan, part),
@@ -63,17 +64,18 @@ def _zoom(study: Study) -> None:
 
 
 @lru_cache(maxsize=GROUNDS)
-def _ground(study: Study, limit: float | None, part: tuple[float, float] | None) -> Ground:
-    return Ground.of(
-        frontier.frontier(
-            study.analysis,
-            study.frontier,
-            cost=study.cost,
-            overlays=study.overlays,
-            uniform=study.uniform,
-            limit=limit,
-            free=study.free,
-            part=part,
-            bits=study.bits,
-        )
+def _ground(
+    study: Study, limit: float | None, part: tuple[float, float] | None, band: bool
+) -> Ground:
+    figure = frontier.frontier(
+        study.analysis,
+        study.frontier,
+        cost=study.cost,
+        overlays=study.overlays,
+        uniform=study.uniform,
+        limit=limit,
+        free=study.free,
+        part=part,
+        bits=study.bits,
     )
+    return Ground.of(with_band(figure, study, part) if band else figure)

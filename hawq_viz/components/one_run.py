@@ -46,12 +46,20 @@ def page_link(run: jobs.RunView) -> None:
     shown = {"analysis": run.id} if run.kind == "analyze" and run.state == "finished" else {}
     of = run.options.get("of") if run.kind == "export" else None
     view = state.View(workload=run.workload, run=str(of or run.id), **shown)
-    st.page_link(f"../pages/{page}.py", label=label, query_params=state.encode(view))
+    st.page_link(
+        f"../pages/{page}.py",
+        label=label,
+        icon=":material/arrow_forward:",
+        query_params=state.encode(view),
+    )
 
 
 def _describe(run: jobs.RunView) -> None:
     """Rename it and say something of it."""
-    with st.popover("Rename", width="stretch"), st.form(f"name_{run.id}"):
+    with (
+        st.popover("Rename", help="Give it a title and a remark", width="stretch"),
+        st.form(f"name_{run.id}"),
+    ):
         title = st.text_input(
             "Title",
             value=run.title,

@@ -5,6 +5,7 @@ import streamlit as st
 from engine.analysis import Analysis
 from engine.results import BitPlan
 from hawq_viz import state
+from hawq_viz.components.certainty import HOW_CERTAIN, certainty_panel
 from hawq_viz.components.chart import chart
 from hawq_viz.components.layers import layers_panel
 from hawq_viz.components.pins import pin_button
@@ -80,8 +81,15 @@ def plan_buttons(analysis: Analysis, plan: BitPlan) -> None:
 
 
 def plan_panel(study: Study, plan: BitPlan) -> None:
-    """The plan layer by layer: its bits drawn, or the table in which layers are held."""
-    drawn, held = st.tabs(["Bits", "Lock, tie, change"], key="plan_tabs", on_change="rerun")
+    """The plan layer by layer: its bits, the table in which layers are held, or how certain."""
+    if state.current().band:
+        st.session_state.setdefault("plan_tabs", HOW_CERTAIN)
+    tabs = ["Bits", "Lock, tie, change", HOW_CERTAIN]
+    drawn, held, sure = st.tabs(tabs, key="plan_tabs", on_change="rerun")
+    if sure.open:
+        with sure:
+            certainty_panel(study, plan)
+        return
     if held.open:
         with held:
             layers_panel(study, plan)

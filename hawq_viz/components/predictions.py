@@ -23,23 +23,16 @@ def predicted(everything: Sequence[jobs.RunView], picked: Sequence[str]) -> None
     """The chart of all its measured plans, or how to get some."""
     view, analysis = state.current(), state.chosen_analysis()
     own = [run for run in everything if run.workload == view.workload]
-
-    def made_from(plan: BitPlan) -> Analysis | None:
-        return analysis if analysis is not None and predictions.is_by(analysis, plan) else None
-
-    found = predictions.predictions(measured_plans(own), made_from)
+    found = predictions.predictions(measured_plans(own), analysis)
     st.markdown("##### Predicted against measured")
     if not found:
         st.info(
             f"No plan of {view.workload} has a measured loss yet: round some and measure them, to "
             "see whether ½Ω predicts how far the loss rises."
         )
-        _measure(analysis, found, primary=True)
+        _measure(analysis, found, primary=not picked)
         return
-    says, more = st.columns([7, 2.6], vertical_alignment="center")
-    says.markdown(predictions.ranking_sentence(found))
-    with more:
-        _measure(analysis, found, primary=False)
+    st.markdown(predictions.ranking_sentence(found))
     chart(
         predicted_and_measured(found, picked),
         key=KEY,
@@ -48,6 +41,7 @@ def predicted(everything: Sequence[jobs.RunView], picked: Sequence[str]) -> None
         table=predictions.prediction_table(found),
         on_pick=lambda: look_at(found[int(clicked(KEY))].runs[0].id),
     )
+    _measure(analysis, found, primary=False)
 
 
 def _measure(

@@ -115,7 +115,6 @@ def predicted_and_measured(
         showarrow=False,
         font={"size": 13, "color": INK},
     )
-    ringed = set(selected)
     looks: dict[str, tuple[str, str]] = {}
     for one, look in zip(dict.fromkeys(one.images for one in found), cycle(LOOKS), strict=False):
         looks[one] = look
@@ -127,7 +126,18 @@ def predicted_and_measured(
                 if (one.images, one.as_predicted) == (images, usual)
             ]
             if group:
-                _add_group(figure, group, scale, (colour, symbol), low, ringed)
+                _add_group(figure, group, scale, (colour, symbol), low)
+    ringed = {*selected}
+    rings = [one for one in found if ringed.intersection(run.id for run in one.runs)]
+    figure.add_scatter(
+        x=[one.predicted for one in rings],
+        y=[scale(one.rise.mean) for one in rings],
+        mode="markers",
+        marker={"size": 20, "symbol": "circle-open", "color": INK, "line": {"width": 2.5}},
+        hoverinfo="skip",
+        showlegend=False,
+        name="of the picked runs",
+    )
     return figure
 
 
@@ -144,7 +154,6 @@ def _add_group(
     scale: SymmetricLog,
     look: tuple[str, str],
     least: float,
-    ringed: set[str],
 ) -> None:
     """The plans of one set of images that were rounded in one way."""
     (colour, symbol), first = look, group[0][1]
@@ -152,7 +161,6 @@ def _add_group(
     known = [one.interval or (one.predicted, one.predicted) for _, one in group]
     ends = [(scale(one.rise.interval[0]), scale(one.rise.interval[1])) for _, one in group]
     heights = [scale(one.rise.mean) for _, one in group]
-    rings = [bool(ringed.intersection(run.id for run in one.runs)) for _, one in group]
     bar: dict[str, Any] = {"type": "data", "color": colour, "thickness": 1.5, "width": 4}
     figure.add_scatter(
         x=[one.predicted for _, one in group],
@@ -176,12 +184,12 @@ def _add_group(
         },
         mode="markers",
         marker={
-            "size": [17 if ring else 11 for ring in rings],
+            "size": 11,
             "symbol": symbol if usual else f"{symbol}-open",
             "color": colour,
             "line": {
-                "color": [INK if ring else (PAPER if usual else colour) for ring in rings],
-                "width": [2.5 if ring else (1 if usual else 2) for ring in rings],
+                "color": PAPER if usual else colour,
+                "width": 1 if usual else 2,
             },
         },
         name=escape(first.images.partition(":")[0]) + ("" if usual else ", rounded in other ways"),

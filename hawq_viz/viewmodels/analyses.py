@@ -209,6 +209,10 @@ def analysis_name(run: "RunView") -> str:
     """An analyze run in a list: when, on what, to what error."""
     options = run.options
     data = "own" if run.workload_file else options.get("data", "sample")
+    if "further" in options:
+        return (
+            f"{when(run)}, {data} data, further, to {100 * options.get('relative_sem', 0.05):.3g}%"
+        )
     return (
         f"{when(run)}, {data} data, "
         f"{options.get('relative_sem', 0.1):.0%}, seed {options.get('seed', 0)}"

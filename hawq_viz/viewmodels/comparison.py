@@ -246,6 +246,8 @@ def _settings(run: "RunView") -> Iterator[tuple[str, str]]:
         for part in ("quantizer", "made_by"):
             for name, value in dict(plan.get(part) or {}).items():
                 words = "plan made by" if part == "made_by" else part
+                if name == "budget" and isinstance(value, int | float):
+                    value = cost_text(plan["made_by"].get("cost", "size"), value)
                 yield f"{words}: {name.replace('_', ' ')}", _text(value)
     summary = run.results.get("analysis", {})
     for name in ("images", "data", "stopped_because"):

@@ -1,7 +1,7 @@
 """Whether predictions held: ½Ω of each measured plan beside how far the loss really rose."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -44,32 +44,31 @@ class Prediction:
 
 
 def predictions(
-    measured: Iterable[MeasuredPlan],
-    analysis_of: Callable[[BitPlan], Analysis | None] = lambda _: None,
+    measured: Iterable[MeasuredPlan], analysis: Analysis | None = None
 ) -> list[Prediction]:
     """Every plan that was only rounded, once for each set of images, by rising ½Ω.
 
     Args:
         measured: Of one network; those without a float network beside them are passed over.
-        analysis_of: Gives the analysis that a plan was made from, for the error of its Ω.
+        analysis: Tells the error of Ω of the plans that were made from it.
     """
     groups: dict[tuple[object, ...], list[MeasuredPlan]] = {}
     for one in measured:
         if one.rounded and one.reference is not None and one.plan.omega > 0:
             groups.setdefault(_same(one), []).append(one)
+    intervals = _intervals([group[0].plan for group in groups.values()], analysis)
     found = []
-    for group in groups.values():
+    for group, interval in zip(groups.values(), intervals, strict=True):
         newest = group[0]
         rise = difference((newest.run, newest.stage), (newest.run, "float"), loss=True)
-        if rise is None:
-            continue
+        assert rise is not None  # both are there, of the same images
         made, samples = newest.evaluation.provenance, newest.evaluation.samples
         found.append(
             Prediction(
                 plan=newest.plan,
                 name=_name(newest),
                 predicted=newest.plan.omega / 2,
-                interval=_interval(newest.plan, analysis_of(newest.plan)),
+                interval=interval,
                 rise=rise,
                 images=f"{samples:,} images: {made.data}",
                 runs=tuple(one.run for one in group),
@@ -100,13 +99,18 @@ def _name(one: MeasuredPlan) -> str:
     return f"{called}{bits}, {size}"
 
 
-def _interval(plan: BitPlan, analysis: Analysis | None) -> tuple[float, float] | None:
-    if analysis is None:
-        return None
-    with suppress(ValueError):  # fewer than two mini-batches
-        low, high = omega_band(analysis, [plan])
-        return float(low[0]) / 2, float(high[0]) / 2
-    return None
+def _intervals(
+    plans: Sequence[BitPlan], analysis: Analysis | None
+) -> list[tuple[float, float] | None]:
+    """The 95 % interval of each plan's ½Ω; None for those of another analysis."""
+    own = [i for i, plan in enumerate(plans) if analysis is not None and is_by(analysis, plan)]
+    found: list[tuple[float, float] | None] = [None] * len(plans)
+    if own and analysis is not None:
+        with suppress(ValueError):  # fewer than two mini-batches
+            low, high = omega_band(analysis, [plans[i] for i in own])
+            for i, edges in zip(own, zip(low, high, strict=True), strict=True):
+                found[i] = float(edges[0]) / 2, float(edges[1]) / 2
+    return found
 
 
 def is_by(analysis: Analysis, plan: BitPlan) -> bool:

@@ -91,9 +91,14 @@ class Study:
             return replace(self, refused=str(error))
         return replace(found, free=self.frontier)
 
+    @property
+    def limits(self) -> Limits:
+        """What the frontier's plans keep to, as the engine takes it."""
+        return _limits(self.cost, self.fixed, self.held)
+
     @cached_property
     def _choices(self) -> Choices:
-        return Choices.of(self.analysis, [self.cost], **_limits(self.cost, self.fixed, self.held))
+        return Choices.of(self.analysis, [self.cost], **self.limits)
 
     def bits(self, point: int) -> tuple[dict[str, int], dict[str, int]]:
         """Bits of weights and of inputs at a point of the frontier: quicker than its plan."""
