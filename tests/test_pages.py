@@ -475,6 +475,7 @@ class TestFineTuning:
         app.multiselect(key="overlaid").set_value([rival.name]).run()
         assert app.query_params["overlay"] == rival.name
         assert "6.4 above" in texts(app.success)
+        assert "Lay the two side by side" in [link.label for link in app.get("page_link")]
         other = open_page("quantize", **app.query_params)
         assert other.multiselect(key="overlaid").value == [rival.name]
         assert texts(other.success) == texts(app.success)

@@ -315,6 +315,8 @@ def test_damaged_runs_cost_no_other():
             app = page(**asked)
             assert "The page failed" not in texts(app.error)
             assert len(listed(app)) == 2
+    (spoiled / SPEC).write_text(json.dumps(spec | {"created": "yesterday", "work": "strange"}))
+    assert len(listed(page(run=spoiled.name))) == 2
     (spoiled / SPEC).write_text(json.dumps(spec))
     evaluation = made_up_evaluation(0.5).to_json()
     for damage in ({}, {"value": "<b>"}, evaluation | {"provenance": None}):

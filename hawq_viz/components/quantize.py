@@ -1,5 +1,7 @@
 """The runs of this network's plans: choose one, lay others over it, see what came out."""
 
+from dataclasses import replace
+
 import streamlit as st
 
 from engine import jobs
@@ -41,6 +43,14 @@ def quantize_page(analysis: Analysis, summary: plans.Summary) -> None:
     watch([run.id for run in seen], _live, _verdict)
     if seen[0].state == "finished":
         st.page_link("../pages/export.py", label="Take it away", icon=":material/inventory_2:")
+    if overlaid:
+        both = replace(view, compare=f"{shown.id},{overlaid[0]}")
+        st.page_link(
+            "../pages/runs.py",
+            label="Lay the two side by side",
+            icon=":material/compare_arrows:",
+            query_params=state.encode(both),
+        )
     left, right = st.columns([3, 2], gap="medium")
     with left:
         if shown.kind == "finetune":

@@ -21,6 +21,7 @@ A, B = "A", "B"
 NOT_SET = "–"
 STAGES = {"plan": "rounded, before training", "float": "float32"}  # compared beside the outcome
 SEED = "seed"
+ONE_SIZE = 0.005  # share by which sizes may differ and still read the same
 
 
 def names(a: "RunView", b: "RunView") -> tuple[str, str]:
@@ -42,7 +43,11 @@ def verdict(a: "RunView", b: "RunView") -> str:
     says = []
     if all(sizes) and a.workload == b.workload:
         factor = sizes[1] / sizes[0]
-        says.append("Both are of one size." if factor == 1 else f"B has {factor:.2f}× A's size.")
+        says.append(
+            "Both are of one size."
+            if abs(factor - 1) < ONE_SIZE
+            else f"B has {factor:.2f}× A's size."
+        )
     ended = last_measured(a), last_measured(b)
     found = difference((b, ended[1]), (a, ended[0])) if all(ended) else None
     says += why_not(a, b)
@@ -61,7 +66,7 @@ def verdict(a: "RunView", b: "RunView") -> str:
 
 def how(found: Difference) -> str:
     """How a difference was told, in words."""
-    return "image by image" if found.paired else "too wide, as one run kept no answers by image"
+    return "image by image" if found.paired else "as of independent images: too wide"
 
 
 def why_not(a: "RunView", b: "RunView") -> list[str]:
@@ -245,6 +250,8 @@ def _settings(run: "RunView") -> Iterator[tuple[str, str]]:
         yield "size", cost_text("size", plan["size_bytes"])
         for part in ("quantizer", "made_by"):
             for name, value in dict(plan.get(part) or {}).items():
+                if value in (None, {}, []):
+                    continue
                 words = "plan made by" if part == "made_by" else part
                 if name == "budget" and isinstance(value, int | float):
                     value = cost_text(plan["made_by"].get("cost", "size"), value)

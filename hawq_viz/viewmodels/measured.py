@@ -78,6 +78,7 @@ def measured_plans(runs: Iterable["RunView"]) -> list[MeasuredPlan]:
                 plan = BitPlan(**run.options[option])
                 if not math.isfinite(plan.omega + plan.size_bytes):
                     continue
+                plan.quantizer.keys()  # refuses what is no dictionary
                 same = whole is not None and on_same_images(whole, evaluation)
                 found.append(MeasuredPlan(run, stage, plan, evaluation, whole if same else None))
     return found

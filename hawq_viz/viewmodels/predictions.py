@@ -83,9 +83,9 @@ def _same(one: MeasuredPlan) -> tuple[object, ...]:
     return (
         tuple(plan.weight_bits.items()),
         tuple(plan.activation_bits.items()),
-        tuple(sorted(plan.quantizer.items())),
+        repr(sorted(plan.quantizer.items())),
         plan.omega,
-        made.provenance.fingerprint,
+        str(made.provenance.fingerprint),
         made.samples,
     )
 
@@ -201,7 +201,7 @@ def prediction_table(found: Sequence[Prediction]) -> pd.DataFrame:
 
 def _rounding(plan: BitPlan) -> str:
     differs = (
-        f"{name} {plan.quantizer[name].replace('_', ' ')}"
+        f"{name} {str(plan.quantizer[name]).replace('_', ' ')}"
         for name, usual in USUAL.items()
         if plan.quantizer.get(name, usual) != usual
     )

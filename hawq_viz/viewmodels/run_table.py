@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -10,7 +9,7 @@ import pandas as pd
 from engine.results import Evaluation
 from hawq_viz.figures.costs import KIB
 from hawq_viz.viewmodels.measured import evaluation_of
-from hawq_viz.viewmodels.runs import RECIPES, bits_text, plan_of, recipe_of, share_done
+from hawq_viz.viewmodels.runs import RECIPES, bits_text, made_at, plan_of, recipe_of, share_done
 
 if TYPE_CHECKING:
     from engine.jobs import RunView
@@ -102,8 +101,8 @@ def run_table(runs: Sequence["RunView"]) -> pd.DataFrame:
 
 def _row(run: "RunView") -> dict[str, object]:
     plan, found = plan_of(run), outcome(run)
-    low, high = found.interval if found else (None, None)
-    made_options = run.options
+    low, high = found.interval if found else (0.0, 0.0)
+    made = made_at(run)
     return {
         "run": run.title or what(run),
         "state": state_in_short(run),
@@ -115,9 +114,9 @@ def _row(run: "RunView") -> dict[str, object]:
         "loss": found.loss if found else None,
         "network": run.workload,
         "kind": what(run),
-        "images": str(made_options.get("data", "sample")),
-        "seed": str(made_options.get("seed") or 0) if run.kind in SEEDED else "",
-        "made": datetime.fromisoformat(run.created).astimezone().replace(tzinfo=None),
+        "images": str(run.options.get("data", "sample")),
+        "seed": str(run.options.get("seed") or 0) if run.kind in SEEDED else "",
+        "made": made.replace(tzinfo=None) if made else None,
         "minutes": run.seconds / 60,
         "metric": found.metric_name if found else "",
         "remark": " ".join(run.remark.split()),
@@ -129,10 +128,3 @@ COLUMNS = (
     *("run", "state", "measured (%)", "95 % interval", "bits", "size (KiB)", "Ω", "loss"),
     *("network", "kind", "images", "seed", "made", "minutes", "metric", "remark"),
 )
-
-
-def listed_sentence(listed: Sequence["RunView"], everything: Sequence["RunView"]) -> str:
-    """How many are listed of how many, and what those at work are."""
-    live = sum(run.state in ("queued", "running") for run in everything)
-    says = f"{len(listed):,} of {len(everything):,} runs"
-    return f"{says}, {live} at work or waiting." if live else f"{says}."

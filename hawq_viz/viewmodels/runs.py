@@ -136,7 +136,7 @@ def recipe_of(run: "RunView") -> str:
     if run.kind == "quantize":
         return NO_RECIPE
     recipe = run.options.get("recipe")
-    return recipe if recipe in RECIPES else "custom"
+    return recipe if isinstance(recipe, str) and recipe in RECIPES else "custom"
 
 
 def bits_text(plan: Mapping[str, Any]) -> str:
@@ -177,7 +177,16 @@ def is_of(run: "RunView", plan: BitPlan) -> bool:
 
 def when(run: "RunView") -> str:
     """When a run was made, on the clock of this machine."""
-    return datetime.fromisoformat(run.created).astimezone().strftime("%-d %b %H:%M:%S")
+    made = made_at(run)
+    return made.strftime("%-d %b %H:%M:%S") if made else run.created
+
+
+def made_at(run: "RunView") -> datetime | None:
+    """The same as a moment; None where a damaged run does not know."""
+    try:
+        return datetime.fromisoformat(run.created).astimezone()
+    except (ValueError, OverflowError):
+        return None
 
 
 def duration(seconds: float) -> str:
