@@ -41,7 +41,7 @@ with weights:
         sensitivity.traces(analysis, order=order, marked=layer.name, half=both),
         key="traces",
         group="layers",
-        alt=analyses.traces_alt(analysis),
+        alt=analyses.traces_alt(analysis, view.sort, view.at),
         how_to_read=analyses.READ_TRACES + " **Click a layer** to see it from close by.",
         table=analyses.trace_table(analysis),
         on_pick=partial(pick_trace, analysis),

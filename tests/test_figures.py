@@ -196,6 +196,17 @@ def test_the_histogram_holds_every_value_and_tells_what_is_clipped(both):
     assert list(named(figure, "the 4 levels of 2 bits").x[::3]) == [0.0, 0.5, 1.0, 1.5]
 
 
+def test_the_marked_name_is_shown_where_not_all_are():
+    names = [f"a.rather.long.name.of.a.layer.{i}" for i in range(100)]
+    many = made_up_analysis(layers=tuple((name, (4, 4), 1.0, 0.1, True) for name in names))
+    axis = sensitivity.traces(many, marked=names[57]).layout.xaxis
+    shown = dict(zip(axis.tickvals, axis.ticktext, strict=True))
+    assert shown[57] == "<b>…me.of.a.layer.57</b>"
+    assert len(shown) == len(sensitivity.traces(many).layout.xaxis.tickvals)
+    plain = [x.removeprefix("<b>").removesuffix("</b>") for x in axis.ticktext]
+    assert all(map(str.endswith, plain, (str(i) for i in axis.tickvals)))
+
+
 def test_weights_are_drawn_in_steps_of_their_grids(analysis):
     counts = np.zeros(analysis.weight_counts.shape, int)
     counts[0, 0, [0, 32, 79, 80, 95, 96]] = 1, 2, 60, 30, 4, 3  # of the first layer at 2 bits

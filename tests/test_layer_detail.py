@@ -209,8 +209,10 @@ def test_layers_sorted_by_trace_or_omega():
     assert [omegas[i] for i in by_omega] == sorted(omegas, reverse=True)
     assert analyses.ordered(ANALYSIS, "", 2) == tuple(range(6))
     assert analyses.ordered(ANALYSIS, "omega", 1) == analyses.ordered(ANALYSIS, "omega", 4)
-    assert analyses.sort_name(ANALYSIS, "omega", 1) == "Ω of the weights at 4 bits"
-    assert analyses.sort_name(ANALYSIS, "trace", 3) == "trace of the weights"
+    assert "6 layers in forward order with" in analyses.traces_alt(ANALYSIS)
+    assert "6 layers sorted by Ω at 2 bits with" in analyses.traces_alt(ANALYSIS, "omega", 2)
+    assert analyses.sort_name(ANALYSIS, "omega", 1) == "by Ω at 4 bits"
+    assert analyses.sort_name(ANALYSIS, "trace", 3) == "by trace"
 
 
 def test_findings_that_an_analysis_holds_come_before_those_of_a_run():

@@ -24,7 +24,7 @@ def activation_panel(analysis: Analysis, planned: Mapping[str, int]) -> None:
     view = state.current()
     found, bits = activations.chosen(analysis, view.activation, view.at, planned)
     st.markdown("##### One input from close by")
-    which, width, whence = st.columns([3, 3, 2], vertical_alignment="bottom")
+    which, width, whence = st.columns([3, 3, 2.5], vertical_alignment="bottom")
     names = {x.name: activations.activation_name(x) for x in analysis.activations}
     st.session_state["activation"] = found.name
     which.selectbox(

@@ -13,8 +13,6 @@ from hawq_viz.figures import layer as figures
 from hawq_viz.figures.theme import BLUE, GREEN
 from hawq_viz.viewmodels import activations, analyses, detail
 
-SOURCES = "Where these numbers come from: estimator, images, seed, quantizer, command."
-
 
 def sort_control(analysis: Analysis) -> None:
     """Choose what the layers are sorted by in all charts of them."""
@@ -26,7 +24,6 @@ def sort_control(analysis: Analysis) -> None:
         key="sort",
         format_func=lambda sort: analyses.sort_name(analysis, sort, view.at),
         on_change=lambda: state.change(sort=st.session_state["sort"] or ""),
-        help="The largest first. An input stands with the first layer that reads it.",
         label_visibility="collapsed",
     )
 
@@ -41,7 +38,7 @@ def layer_panel(analysis: Analysis, planned: Mapping[str, int]) -> None:
     view = state.current()
     layer, bits = detail.chosen(analysis, view.layer, view.at, planned)
     st.markdown("##### One layer’s weights from close by")
-    which, width, whence = st.columns([3, 3, 2], vertical_alignment="bottom")
+    which, width, whence = st.columns([3, 3, 2.5], vertical_alignment="bottom")
     st.session_state["layer"] = layer.name
     which.selectbox(
         "Layer",
@@ -106,7 +103,7 @@ def equation(
         one: What is looked at.
         bits: Likewise.
     """
-    with place.popover("Sources", icon=":material/fact_check:", width="stretch", help=SOURCES):
+    with place.popover("Sources of the numbers", icon=":material/fact_check:", width="stretch"):
         st.table(detail.sources(analysis, one, bits), border="horizontal")
     st.latex(detail.formula(analysis, one, bits))
 

@@ -24,6 +24,7 @@ from hawq_viz.figures.theme import (
     LABELS,
     ORANGE,
     PAPER,
+    label,
     layer_axis,
     number,
     themed,
@@ -239,9 +240,11 @@ class _Look:
             tickfont={"size": 11 if upright else 12},
             range=[-0.6, len(places) - 0.4],
         )
-        if places.get(self.marked) in axis["tickvals"]:
-            i = axis["tickvals"].index(places[self.marked])
-            axis["ticktext"][i] = f"<b>{axis['ticktext'][i]}</b>"
+        if self.marked in places:  # it takes the place of the nearest name that is shown
+            at, shown = places[self.marked], axis["tickvals"]
+            nearest = min(range(len(shown)), key=lambda i: abs(shown[i] - at))
+            name = label(self.marked, UPRIGHT_LENGTH if upright else LABEL_LENGTH)
+            shown[nearest], axis["ticktext"][nearest] = at, f"<b>{name}</b>"
         return axis
 
 

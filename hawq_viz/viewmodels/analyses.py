@@ -19,7 +19,7 @@ ESTIMATORS = {
 }
 NAMED = 3  # traces that are listed
 AT = 4  # bits at which layers and activations are first looked at
-SORTS = {"": "order in the network", "trace": "trace of the weights", "omega": "Ω of the weights"}
+SORTS = {"": "Layers in forward order", "trace": "by trace", "omega": "by Ω"}  # of the weights
 STOPPED = {
     "target": "every layer had reached the error asked for",
     "images": "every image had been used once",
@@ -157,11 +157,18 @@ def omega_table(analysis: Analysis) -> pd.DataFrame:
     )
 
 
-def traces_alt(analysis: Analysis) -> str:
-    """The trace chart in words."""
+def traces_alt(analysis: Analysis, sort: str = "", bits: int | None = None) -> str:
+    """The trace chart in words.
+
+    Args:
+        analysis: With at least one layer.
+        sort: What the layers are sorted by, one of `SORTS`.
+        bits: As for `ordered`.
+    """
+    order = f"sorted {sort_name(analysis, sort, bits)}" if sort else "in forward order"
     ranked = sorted(analysis.layers, key=lambda layer: layer.trace.mean)
     return (
-        f"Average Hessian trace of {len(ranked)} layers in forward order with 95 % intervals, log "
+        f"Average Hessian trace of {len(ranked)} layers {order} with 95 % intervals, log "
         f"axis: from {ranked[0].trace.mean:.2g} ({ranked[0].name}) "
         f"to {ranked[-1].trace.mean:.2g} ({ranked[-1].name})."
     )

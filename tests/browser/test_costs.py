@@ -58,7 +58,16 @@ def test_weights_and_inputs_are_pointed_at_together_and_a_click_looks_closer(
     page.wait_for_url(re.compile(r"activation=fc&at=3"), timeout=20_000)
     histogram = page.locator('.chart[aria-label^="Histogram of the input of fc"]')
     expect(histogram).to_be_visible(timeout=20_000)
-    expect(page.locator('.chart[aria-label*="with the 8 levels of 3 bits"]')).to_be_visible()
+    levels = '[aria-label*="with the 8 levels of 3 bits"]'
+    expect(
+        page.locator(f'.chart[aria-label^="Histogram of the input of fc"]{levels}')
+    ).to_be_visible()
+
+    # So is a click on a layer's weights; the bits stay.
+    click(page, TRACES, page.locator(TRACES).evaluate(FIRST))
+    page.wait_for_url(re.compile(r"layer=layer1\.1\.conv1&at=3"), timeout=20_000)
+    weights = page.locator(f'.chart[aria-label*="weights of layer1.1.conv1 in steps"]{levels}')
+    expect(weights).to_be_visible(timeout=20_000)
 
 
 def test_a_click_on_the_frontier_over_bops_picks_both_bit_widths(page: Page, address: str):
