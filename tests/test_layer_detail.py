@@ -167,7 +167,7 @@ def test_where_the_numbers_come_from():
     assert (
         "8 mini-batches of 256 images, each used once; made-up images; seed 0" in says["Found by"]
     )
-    assert "symmetric grid, one per channel, range by mse" in says["‖Q(W) − W‖²"]
+    assert "symmetric grid, one per channel, range by least squared error" in says["‖Q(W) − W‖²"]
     assert says["Command"] == "hawq-viz analyze made-up"
     assert "below its error" in detail.sources(ANALYSIS, NOISY, 4)["Average trace Tr(H) / n"]
     inputs = detail.sources(ANALYSIS, ANALYSIS.activations[3], 4)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.testing import assert_array_equal
@@ -30,6 +30,7 @@ from engine.traces import weighted_mean
 ALL = [Quantizer(*choice) for choice in itertools.product(SCHEMES, GRANULARITIES, RANGES)]
 
 
+@settings(max_examples=40)
 @given(st.sampled_from(ALL), st.integers(1, 8), st.integers(0, 10**6))
 def test_every_weight_is_in_its_bin_and_what_is_clipped_is_past_the_ends(quantizer, bits, seed):
     torch.manual_seed(seed)

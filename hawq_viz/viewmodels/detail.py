@@ -36,6 +36,7 @@ READ_WEIGHTS = (
     "Every weight goes to the nearest line; the step differs from channel to channel. More bits, "
     "finer steps; weights beyond the last line are clipped to it."
 )
+RANGES = {"mse": "least squared error", "min_max": "lowest and highest weight"}
 PER_CHANNEL = "Σ over output channels of average trace × ‖Q(W) − W‖²"
 
 Sensitivity = LayerSensitivity | ActivationSensitivity
@@ -116,9 +117,10 @@ def sources(analysis: Analysis, one: Sensitivity, bits: int) -> dict[str, str]:
     if weights:
         moved = (
             f"{number(one.perturbation[bits])}, from all {one.parameters:,} weights "
-            f"({one.kind} {_shape(one.shape)}, batch norm folded in), so without an error; "
+            f"({one.kind} {_shape(one.shape)}, batch norms folded), so without an error; "
             f"{per.get('scheme', 'symmetric')} grid, one per "
-            f"{per.get('weight_granularity', 'channel')}, range by {per.get('weight_range', 'mse')}"
+            f"{per.get('weight_granularity', 'channel')}, range by "
+            f"{RANGES.get(per.get('weight_range', 'mse'), per.get('weight_range'))}"
         )
     else:
         moved = (
