@@ -43,7 +43,7 @@ def texts(elements) -> str:
 
 def components(app: AppTest) -> list[dict]:
     assert not app.exception
-    return [json.loads(c.proto.json) for c in app.get("bidi_component")]
+    return [json.loads(c.proto.json) for c in app.get("bidi_component") if c.proto.json]
 
 
 def drawn(app: AppTest) -> list[dict]:

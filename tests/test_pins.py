@@ -174,6 +174,7 @@ def run(kind: str, **values: float) -> SimpleNamespace:
     options = measured.quantize_options(summarize(ANALYSIS, STUDY.plan(None)), "sample")
     return SimpleNamespace(
         kind=kind,
+        title="",
         workload=ANALYSIS.workload,
         options=options | {"recipe": "quick"},
         created="2026-01-01T00:00:00+00:00",

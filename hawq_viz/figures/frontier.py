@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from html import escape
 from textwrap import wrap
 from typing import Any
@@ -24,6 +25,7 @@ from hawq_viz.figures.costs import (
     uniform_text,
     unit,
 )
+from hawq_viz.figures.ground import Ground
 from hawq_viz.figures.theme import (
     BLUE,
     GREEN,
@@ -334,7 +336,22 @@ def plan_bits(analysis: Analysis, plan: BitPlan) -> go.Figure:
     Where the plan rounds activations, a second panel has the bits of what each layer reads; an
     activation that an earlier layer reads too is pale.
     """
-    layers, both = analysis.layers, bool(plan.activation_bits)
+    return _bits_frame(analysis, bool(plan.activation_bits)).add_traces(_bars(analysis, plan))
+
+
+def plan_bits_json(analysis: Analysis, plan: BitPlan) -> str:
+    """The same as JSON, in half the time."""
+    return _bits_ground(analysis, bool(plan.activation_bits)).under(_bars(analysis, plan))
+
+
+@lru_cache(maxsize=16)
+def _bits_ground(analysis: Analysis, both: bool) -> Ground:
+    return Ground.of(_bits_frame(analysis, both))
+
+
+def _bits_frame(analysis: Analysis, both: bool) -> go.Figure:
+    """All but the bars: what is the same for every plan."""
+    layers = analysis.layers
     panel: dict[str, Any] = {"range": [0, 9.4 if both else 8.5], "visible": False}
     figure = themed(
         max(400, 19 * len(layers) + 8 + 20 * both),
@@ -352,9 +369,7 @@ def plan_bits(analysis: Analysis, plan: BitPlan) -> go.Figure:
         bargap=0.16,
         showlegend=False,
     )
-    _add_bars(figure, "x", [_weight_bar(analysis, plan, i) for i in range(len(layers))])
     if both:
-        _add_bars(figure, "x2", [_input_bar(analysis, plan, name) for name in analysis.names])
         for axis, title in (("x", "weights"), ("x2", "inputs")):
             figure.add_annotation(
                 text=f"<b>{title}</b>",
@@ -372,9 +387,16 @@ def plan_bits(analysis: Analysis, plan: BitPlan) -> go.Figure:
 Bar = tuple[int | None, float, str]  # bits, none for float; opacity; hover text
 
 
-def _add_bars(figure: go.Figure, axis: str, bars: Sequence[Bar]) -> None:
-    """One bar a layer."""
-    figure.add_bar(
+def _bars(analysis: Analysis, plan: BitPlan) -> list[go.Bar]:
+    """One bar a layer for its weights, and one for what it reads where that is rounded."""
+    found = [_side("x", [_weight_bar(analysis, plan, i) for i in range(len(analysis.layers))])]
+    if plan.activation_bits:
+        found.append(_side("x2", [_input_bar(analysis, plan, name) for name in analysis.names]))
+    return found
+
+
+def _side(axis: str, bars: Sequence[Bar]) -> go.Bar:
+    return go.Bar(
         x=[bits or 0 for bits, _, _ in bars],
         y=list(range(len(bars))),
         xaxis=axis,

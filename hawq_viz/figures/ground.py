@@ -21,10 +21,11 @@ class Ground:
 
     @classmethod
     def of(cls, figure: go.Figure) -> Self:
-        """A figure with at least one trace."""
+        """A figure as it stands."""
         return cls(to_json_plotly(list(figure.data))[1:-1], to_json_plotly(figure.layout))
 
     def under(self, traces: Sequence[BaseTraceType]) -> str:
         """The figure with these traces over it, as JSON."""
         over = to_json_plotly(list(traces))[1:-1]
-        return f'{{"data":[{self.data}{"," if over else ""}{over}],"layout":{self.layout}}}'
+        data = ",".join(filter(None, (self.data, over)))
+        return f'{{"data":[{data}],"layout":{self.layout}}}'

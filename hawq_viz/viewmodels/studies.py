@@ -247,6 +247,22 @@ def uniform_plans(
     latency: LatencyTable | None = None,
 ) -> tuple[BitPlan, ...]:
     """Plans with the same bits everywhere; of those that a latency table has times for."""
+    if latency is None:
+        return _uniform(analysis, cost, tuple(fixed.items()))
+    return _uniform_plans(analysis, cost, fixed, latency)
+
+
+@lru_cache(maxsize=64)
+def _uniform(
+    analysis: Analysis, cost: str, fixed: tuple[tuple[str, int], ...]
+) -> tuple[BitPlan, ...]:
+    """Those of a cost that needs no table: they are asked for at every click."""
+    return _uniform_plans(analysis, cost, dict(fixed), None)
+
+
+def _uniform_plans(
+    analysis: Analysis, cost: str, fixed: Mapping[str, int], latency: LatencyTable | None
+) -> tuple[BitPlan, ...]:
     widths = analysis.bit_widths
     plans = []
     pairs = [(bits, bits) for bits in widths]
