@@ -3,6 +3,7 @@
 import streamlit as st
 
 from hawq_viz import state
+from hawq_viz.components.certainty import certainty_panel
 from hawq_viz.components.costs import (
     budget_slider,
     budgets_form,
@@ -29,7 +30,7 @@ left, right = st.columns(2, gap="medium")
 with right:  # first, for it is what a click is waited for
     plan_buttons(analysis, plan)
     plan_says(study, plan, refusal)
-    plan_panel(study, plan)
+    certain = plan_panel(study, plan)
 with left:
     if state.several(analysis):
         budgets_form(study, refusal)
@@ -50,3 +51,6 @@ if pinned.open:
 if measured.open:
     with measured:
         reached_panel(study, points)
+if certain is not None:
+    with certain:
+        certainty_panel(study, plan)

@@ -120,6 +120,13 @@ def test_limits_of_the_study_are_kept_to() -> None:
     assert both.plan.weight_bits["fc"] == 3
 
 
+def test_a_long_search_says_when_it_will_end() -> None:
+    assert words.waiting(50, 200, 40.0) == (
+        "Finding the best plan again under 200 draws … 50 of 200, about 2 min left. "
+        "A click elsewhere stops it."
+    )
+
+
 def test_another_plan_than_the_best_is_told() -> None:
     uniform = ANALYSIS.uniform(4)
     found = words.certainty_of(STUDY, words.budgets_of(STUDY, uniform, {}))

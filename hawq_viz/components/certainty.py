@@ -1,5 +1,6 @@
 """How certain the shown plan is, and the way to more images."""
 
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -17,7 +18,6 @@ from hawq_viz.viewmodels import certainty, further
 from hawq_viz.viewmodels.studies import Study
 
 HOW_CERTAIN = "How certain"  # the panel's tab
-WAIT = "Finding the best plan again under 200 draws …"
 
 
 def with_band(
@@ -98,13 +98,15 @@ def _further(options: dict[str, Any]) -> None:
 
 def _found(study: Study, budgets: dict[str, float]) -> certainty.Certainty:
     if not certainty.is_long(budgets):
-        with st.spinner(WAIT):
+        with st.spinner(certainty.WAIT):
             return certainty.certainty_of(study, budgets)
-    place = st.empty()  # any click on the page stops it
+    place, started = st.empty(), time.monotonic()  # any click on the page stops it
     found = certainty.certainty_of(
         study,
         budgets,
-        lambda done, total, note: place.progress(done / total, f"{WAIT} {done} of {total} {note}"),
+        lambda done, total, _: place.progress(
+            done / total, certainty.waiting(done, total, time.monotonic() - started)
+        ),
     )
     place.empty()
     return found

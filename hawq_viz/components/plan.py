@@ -1,11 +1,12 @@
 """A plan in a row of numbers, and the way in for one that was saved elsewhere."""
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from engine.analysis import Analysis
 from engine.results import BitPlan
 from hawq_viz import state
-from hawq_viz.components.certainty import HOW_CERTAIN, certainty_panel
+from hawq_viz.components.certainty import HOW_CERTAIN
 from hawq_viz.components.chart import chart
 from hawq_viz.components.layers import layers_panel
 from hawq_viz.components.pins import pin_button
@@ -80,20 +81,23 @@ def plan_buttons(analysis: Analysis, plan: BitPlan) -> None:
         )
 
 
-def plan_panel(study: Study, plan: BitPlan) -> None:
-    """The plan layer by layer: its bits, the table in which layers are held, or how certain."""
+def plan_panel(study: Study, plan: BitPlan) -> DeltaGenerator | None:
+    """The plan layer by layer: its bits, the table in which layers are held, or how certain.
+
+    Returns:
+        The place of the last, if that is open: to be filled when the page is done with all else,
+        for it takes a while.
+    """
     if state.current().band:
         st.session_state.setdefault("plan_tabs", HOW_CERTAIN)
     tabs = ["Bits", "Lock, tie, change", HOW_CERTAIN]
     drawn, held, sure = st.tabs(tabs, key="plan_tabs", on_change="rerun")
     if sure.open:
-        with sure:
-            certainty_panel(study, plan)
-        return
+        return sure
     if held.open:
         with held:
             layers_panel(study, plan)
-        return
+        return None
     tall = len(study.analysis.layers) > SCROLLED
     with drawn, st.container(height=HEIGHT if tall else "content", border=False):
         chart(
@@ -103,6 +107,7 @@ def plan_panel(study: Study, plan: BitPlan) -> None:
             how_to_read=costs.how_to_read_bits(plan),
             table=lambda: plans.plan_table(study.analysis, plan),
         )
+    return None
 
 
 def open_plan(analysis: Analysis) -> None:

@@ -14,8 +14,10 @@ from hawq_viz.figures.certainty import word
 from hawq_viz.figures.costs import cost_of, cost_text
 from hawq_viz.figures.frontier import thinned
 from hawq_viz.figures.theme import number
+from hawq_viz.viewmodels.runs import duration
 from hawq_viz.viewmodels.studies import SHORT, Study
 
+WAIT = f"Finding the best plan again under {DRAWS} draws …"
 KEPT = 64  # verdicts of one study
 LITTLE = 0.01  # share of Ω that is not worth more images
 WHAT = (
@@ -86,6 +88,12 @@ def budgets_of(study: Study, plan: BitPlan, asked: Mapping[str, float]) -> dict[
 def is_long(budgets: Mapping[str, float]) -> bool:
     """Whether each draw is a search of its own, of a second or so."""
     return len(budgets) > 1 or "activation_peak" in budgets
+
+
+def waiting(done: int, total: int, seconds: float) -> str:
+    """How far a long search is, after so many seconds, and when it will end."""
+    left = seconds / done * (total - done)
+    return f"{WAIT} {done} of {total}, about {duration(left)} left. A click elsewhere stops it."
 
 
 def verdict(certainty: Certainty) -> str:
