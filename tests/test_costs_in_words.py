@@ -13,7 +13,8 @@ from engine.latency import LatencyTable
 from hawq_viz.figures.costs import cost_of
 from hawq_viz.viewmodels import costs, measured, plans, runs, studies
 from hawq_viz.viewmodels.plans import summarize
-from hawq_viz.viewmodels.studies import Study, budget_slider
+from hawq_viz.viewmodels.sliders import budget_slider
+from hawq_viz.viewmodels.studies import Study
 
 ANALYSIS = made_up_activations(made_up_analysis())
 TIMES = LatencyTable(

@@ -14,7 +14,7 @@ from hawq_viz.figures import pins as figures
 from hawq_viz.figures import reached as reached_figures
 from hawq_viz.figures.ground import Ground
 from hawq_viz.state import MOST_PINS, View, decode, encode
-from hawq_viz.viewmodels import measured, pins, reached, studies
+from hawq_viz.viewmodels import measured, pins, reached, sliders
 from hawq_viz.viewmodels.limits import Held
 from hawq_viz.viewmodels.plans import summarize
 from hawq_viz.viewmodels.studies import Study
@@ -113,7 +113,7 @@ def test_hover_texts_are_the_same_found_quickly():
 
 @given(NEAR, NEAR)
 def test_a_part_is_drawn_with_every_point_in_it(low, high):
-    part = studies.part_of(STUDY, low, high)
+    part = sliders.part_of(STUDY, low, high)
     if part is None:
         assert (
             low >= min(high, COST[-1])
@@ -125,7 +125,7 @@ def test_a_part_is_drawn_with_every_point_in_it(low, high):
     drawn = COST[frontier.thinned(COST, STUDY.frontier.omega, 10_000, part=part)]
     assert set(inside) <= set(drawn)
     assert len(drawn) <= len(inside) + 2
-    slider = studies.part_slider(STUDY, part)
+    slider = sliders.part_slider(STUDY, part)
     assert slider.low <= slider.values[0] <= slider.values[1] <= slider.high
 
 
@@ -140,14 +140,14 @@ def test_a_part_of_ten_thousands_of_points_is_drawn_finer():
 
 
 def test_the_whole_range_asks_for_nothing():
-    assert studies.part_of(STUDY, None, None) is None
-    assert studies.part_of(STUDY, 1.0, 1e12) is None
-    slider = studies.part_slider(STUDY, None)
+    assert sliders.part_of(STUDY, None, None) is None
+    assert sliders.part_of(STUDY, 1.0, 1e12) is None
+    slider = sliders.part_slider(STUDY, None)
     assert slider.asked(slider.values) == (None, None)
     middle = float(COST[len(COST) // 2])
-    assert studies.zoomed_part(STUDY, None) == (None, None)
-    assert studies.zoomed_part(STUDY, (-5.0, middle / 1024)) == (None, pytest.approx(middle))
-    assert studies.zoomed_part(STUDY, (1e9, 2e9)) == (None, None)
+    assert sliders.zoomed_part(STUDY, None) == (None, None)
+    assert sliders.zoomed_part(STUDY, (-5.0, middle / 1024)) == (None, pytest.approx(middle))
+    assert sliders.zoomed_part(STUDY, (1e9, 2e9)) == (None, None)
     figure = frontier.frontier(ANALYSIS, STUDY.frontier, part=(middle, float(COST[-1])))
     low, high = figure.layout.xaxis.range
     assert low < middle / 1024 < COST[-1] / 1024 < high

@@ -13,7 +13,8 @@ from made_up import made_up_activations, made_up_analysis, made_up_evaluation
 from engine.results import BitPlan
 from hawq_viz.viewmodels import analyses, measured, plans, runs
 from hawq_viz.viewmodels.plans import summarize
-from hawq_viz.viewmodels.studies import Study, budget_slider
+from hawq_viz.viewmodels.sliders import budget_slider
+from hawq_viz.viewmodels.studies import Study
 
 ANALYSIS = made_up_analysis()
 STUDY = Study.of(ANALYSIS)

@@ -8,7 +8,7 @@ from engine.analysis import Analysis
 from engine.results import BitPlan
 from hawq_viz import state
 from hawq_viz.figures.costs import cost_of
-from hawq_viz.viewmodels import costs, plans, studies
+from hawq_viz.viewmodels import costs, plans, sliders, studies
 from hawq_viz.viewmodels.studies import Study
 
 BUDGET = "budget_"  # how the keys of the inputs begin
@@ -151,7 +151,7 @@ def budget_slider(study: Study, plan: BitPlan) -> None:
     """The keyboard's way to pick a plan."""
     own = plans.is_own(plan)
     asked = cost_of(plan, study.cost) if own else getattr(state.current(), study.cost)
-    slider = studies.budget_slider(study, asked)
+    slider = sliders.budget_slider(study, asked)
     st.session_state["budget"] = slider.value
     st.slider(
         costs.slider_label(study.cost, slider.unit),
@@ -168,7 +168,7 @@ def budget_slider(study: Study, plan: BitPlan) -> None:
 def part_slider(study: Study) -> None:
     """The keyboard's way to look at a part of the costs, and the way back to all of them."""
     view = state.current()
-    slider = studies.part_slider(study, studies.part_of(study, view.low, view.high))
+    slider = sliders.part_slider(study, sliders.part_of(study, view.low, view.high))
     st.session_state["part"] = slider.values
 
     def look() -> None:

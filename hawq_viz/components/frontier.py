@@ -13,7 +13,7 @@ from hawq_viz.figures import frontier
 from hawq_viz.figures.ground import Ground
 from hawq_viz.figures.pins import pin_marks
 from hawq_viz.figures.reached import measured_marks
-from hawq_viz.viewmodels import activations, costs, pins, plans, studies
+from hawq_viz.viewmodels import activations, costs, pins, plans, sliders
 from hawq_viz.viewmodels.reached import Reached
 from hawq_viz.viewmodels.studies import Study
 
@@ -43,7 +43,7 @@ def frontier_chart(study: Study, plan: BitPlan, points: Sequence[Reached]) -> No
     alike = {letter: own for letter, own in kept.items() if study.comparable(own)}
     axis = {"cost": study.cost, "largest": float(study.frontier.cost[-1])}
     over = [*measured_marks(points, **axis), *pin_marks(alike, **axis), *over]
-    part = studies.part_of(study, view.low, view.high)
+    part = sliders.part_of(study, view.low, view.high)
     chart(
         _ground(study, limit, part, bool(view.band)).under(over),
         key=KEY,
@@ -59,7 +59,7 @@ def frontier_chart(study: Study, plan: BitPlan, points: Sequence[Reached]) -> No
 
 def _zoom(study: Study) -> None:
     """Look at the part of the costs that was drawn as a box, or at all of them."""
-    low, high = studies.zoomed_part(study, zoomed(KEY))
+    low, high = sliders.zoomed_part(study, zoomed(KEY))
     state.change(low=low, high=high)
 
 
