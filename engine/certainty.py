@@ -45,7 +45,8 @@ class Redrawn:
         layer rise and fall together: only the layer's own trace is known of each mini-batch.
 
         Raises:
-            ValueError: If there are fewer than two draws or mini-batches.
+            ValueError: If there are fewer than two draws or mini-batches, or an activation's are
+                missing.
         """
         sizes = analysis.batch_sizes
         if draws < 2:
@@ -54,6 +55,12 @@ class Redrawn:
             raise ValueError(
                 f"analysis must hold at least 2 mini-batches, got {len(sizes)}: "
                 "analyze more images."
+            )
+        expected = len(sizes), len(analysis.activations)
+        if analysis.activations and analysis.activation_batch_traces.shape != expected:
+            raise ValueError(
+                f"analysis must hold traces [batches, activations] {expected}, "
+                f"got {analysis.activation_batch_traces.shape}: analyze again."
             )
         drawn = np.random.default_rng(seed).multinomial(
             len(sizes) - 1, np.full(len(sizes), 1 / len(sizes)), size=draws

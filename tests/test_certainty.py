@@ -226,6 +226,9 @@ def test_bad_arguments_are_named() -> None:
     sentence = "analysis must hold at least 2 mini-batches, got 1: analyze more images"
     with pytest.raises(ValueError, match=sentence):
         Certainty.of(single, budget)
+    without = replace(BOTH, activation_batch_traces=np.zeros((0, 0)))
+    with pytest.raises(ValueError, match=r"activations\] \(8, 4\), got \(0, 0\): analyze again"):
+        Certainty.of(without, budget)
     with pytest.raises(ValueError, match=r"budgets must name one of size, .* at least, got none"):
         Certainty.of(WEIGHTS, {})
     with pytest.raises(ValueError, match="budget must be at least"):
