@@ -32,7 +32,7 @@ test: check ## Everything that must hold: checks, doctests, tests, browser, note
 bench: .venv/filled ## Timings, side by side with other ways
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	CHROMIUM="$$($(BIN)/python tests/chromium.py --install)" && export CHROMIUM && \
-	  set -e && for name in frontier analyze traces finetune packing onnx jobs live; do \
+	  set -e && for name in frontier analyze traces finetune packing onnx jobs live dashboard; do \
 	    $(BIN)/python benchmarks/$$name.py; done
 
 clean: ## Remove the virtual environment and the caches

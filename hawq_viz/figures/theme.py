@@ -88,6 +88,7 @@ def layer_axis(
         "tickvals": list(range(0, len(names), step)),
         "ticktext": [label(name, length) for name in names[::step]],
         "tickfont": {"size": 12},
+        "ticklabeloverflow": "allow",  # else each is measured anew whenever the figure is drawn
         "showgrid": False,
         **more,
     }
