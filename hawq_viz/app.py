@@ -16,7 +16,8 @@ ICON = str(Path(__file__).parent / "static" / "icon.png")  # an emoji would be f
 
 # Streamlit keeps a bar free above every page; a projector has no room for it. What stands under
 # it can be clicked. No colour is bright enough to be read on a dark page and dark enough to have
-# white letters: buttons that stand out keep the blue of the light page.
+# white letters: buttons that stand out keep the blue of the light page. The box of a formula is two
+# pixels too small for it, and would scroll for the mouse alone.
 STYLE = """<style>
 [data-testid="stMainBlockContainer"] { padding: 1.4rem 2.5rem 2rem; }
 [data-testid="stVerticalBlock"] { gap: 0.75rem; }
@@ -26,6 +27,7 @@ STYLE = """<style>
 [data-testid="stMetricValue"] { font-size: 1.55rem; }
 [data-testid="stCaptionContainer"] { color: inherit; opacity: 0.8; }
 [data-testid="stWidgetLabel"], [data-testid="stWidgetLabel"] * { color: inherit; }
+.katex-display { overflow: visible !important; }
 [data-testid^="stBaseButton-primary"] { background: #0072b2; border-color: #0072b2; }
 [data-testid^="stBaseButton-primary"]:hover { background: #005b8e; border-color: #005b8e; }
 </style>"""

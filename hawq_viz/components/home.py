@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from engine.analysis import Analysis
 from engine.jobs import RunView
 from hawq_viz import networks, state
 from hawq_viz.components.chart import chart
@@ -31,18 +32,19 @@ def network_card(study: Study | None, seen: Sequence[RunView]) -> None:
             source = analyses.analysis_name(made_by) if made_by else "it comes with the network"
             st.caption(workloads.certainty(analysis, source))
         st.caption(f"**Images:** {workloads.images(name)}.")
-        look(seen)
+        look(analysis, seen)
         delete_weights()
 
 
-def look(seen: Sequence[RunView]) -> None:
+def look(analysis: Analysis | None, seen: Sequence[RunView]) -> None:
     """What to know of the network in words, where it was looked at; else a button that has it."""
     name = state.current().workload
-    looked = [
-        run for run in runs.runs_of(seen, ("check", "analyze"), name) if checklist.findings(run)
+    told = [
+        run for run in runs.runs_of(seen, ("check", "analyze"), name) if "checklist" in run.results
     ]
-    if looked:
-        checklist_of(looked[0])
+    looked = next(iter(told), None)
+    if checklist.findings(looked, analysis) is not None:
+        checklist_of(looked, analysis)
         return
     run = next(iter(runs.runs_of(seen, ("check",), name)), None)
     if run is not None:
