@@ -29,7 +29,7 @@ from hawq_viz.document import (
     section,
     table,
 )
-from hawq_viz.figures import finetune, frontier, quantize, sensitivity
+from hawq_viz.figures import bits, finetune, frontier, quantize, sensitivity
 from hawq_viz.figures.costs import KIB, NAMES, cost_of, cost_text
 from hawq_viz.viewmodels import activations, analyses, costs, export, measured, plans, runs
 from hawq_viz.viewmodels import training as training_words
@@ -213,7 +213,7 @@ def _bits(plan: BitPlan, analysis: Analysis | None) -> list[Html]:
         ]
         return [section("Bits", table(pd.DataFrame(rows), "From the input to the output"))]
     figure = chart(
-        frontier.plan_bits(analysis, plan), plans.plan_alt(plan), costs.how_to_read_bits(plan)
+        bits.plan_bits(analysis, plan), plans.plan_alt(plan), costs.how_to_read_bits(plan)
     )
     numbers = table(plans.plan_table(analysis, plan), "Bits of each layer and what they cost")
     return [section("Bits", figure, folded("The numbers as a table", numbers))]

@@ -17,6 +17,7 @@ from made_up_runs import FLOAT, ROUNDED, STEPS, opening, training
 from engine.analysis import Histogram
 from engine.quantizers import Grid
 from engine.results import TraceEstimate
+from hawq_viz.figures import bits as bits_figures
 from hawq_viz.figures import (
     costs,
     finetune,
@@ -62,14 +63,14 @@ def everything(analysis, both, study):
             layer.course(both.batch_traces[:, 0], both.batch_sizes, 0.1)
         ),
         "sorted": sensitivity.traces(both, order=(5, 4, 3, 2, 1, 0), marked="conv<1>"),
-        "both bits": frontier.plan_bits(both, both.uniform(4, 8)),
+        "both bits": bits_figures.plan_bits(both, both.uniform(4, 8)),
         "uniform": frontier.frontier(
             both, line, uniform=[both.uniform(4)], picked=both.uniform(4, 8), limit=900.0
         ),
         "traces": sensitivity.traces(analysis),
         "omegas": sensitivity.omega_heatmap(analysis),
         "frontier": frontier.frontier(analysis, line, picked=line.plan(3), overlays=study.overlays),
-        "bits": frontier.plan_bits(analysis, line.plan(3)),
+        "bits": bits_figures.plan_bits(analysis, line.plan(3)),
         "accuracies": quantize.accuracies({"float": made_up_evaluation(0.9)}),
         "live accuracy": finetune.accuracy([course(STEPS, name="conv<1>")]),
         "live loss": finetune.loss([course(STEPS, name="conv<1>")]),
@@ -324,7 +325,7 @@ def test_thinning_of_ten_thousands_of_plans_leaves_no_gap_to_be_seen():
 
 def test_bits_are_printed_and_one_width_has_one_colour(analysis, study):
     plan = study.frontier.plan(study.suggested)
-    bars = frontier.plan_bits(analysis, plan).data[0]
+    bars = bits_figures.plan_bits(analysis, plan).data[0]
     assert list(map(int, bars.text)) == list(plan.weight_bits.values()) == list(bars.x)
     assert len(set(zip(bars.text, bars.marker.color, strict=True))) == len(set(bars.text))
     assert bars.marker.color[0] == theme.bits_colour(plan.weight_bits["conv<1>"])
@@ -332,17 +333,17 @@ def test_bits_are_printed_and_one_width_has_one_colour(analysis, study):
 
 def test_both_bit_widths_of_a_layer_stand_beside_each_other(both):
     plan = both.uniform(4, 6)
-    weights, inputs = frontier.plan_bits(both, plan).data
+    weights, inputs = bits_figures.plan_bits(both, plan).data
     assert list(weights.text) == ["4"] * 6
     assert list(inputs.text) == ["8", "6", "6", "6", "float", "6"]  # the image; one was not found
     assert list(inputs.x) == [8, 6, 6, 6, 0, 6]
     assert list(inputs.marker.opacity) == [1, 1, 1, 0.4, 1, 1]  # read by an earlier layer too
     assert "as the input of layer1.0.conv1" in inputs.hovertext[3]
     assert (weights.xaxis, inputs.xaxis) == ("x", "x2")
-    assert json.loads(frontier.plan_bits_json(both, plan)) == json.loads(
-        frontier.plan_bits(both, plan).to_json()
+    assert json.loads(bits_figures.plan_bits_json(both, plan)) == json.loads(
+        bits_figures.plan_bits(both, plan).to_json()
     )
-    floats = frontier.plan_bits(both, both.uniform(None, 6)).data[0]
+    floats = bits_figures.plan_bits(both, both.uniform(None, 6)).data[0]
     assert set(floats.text) == {"float"}
 
 

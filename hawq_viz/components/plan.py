@@ -10,7 +10,7 @@ from hawq_viz.components.certainty import HOW_CERTAIN
 from hawq_viz.components.chart import chart
 from hawq_viz.components.layers import layers_panel
 from hawq_viz.components.pins import pin_button
-from hawq_viz.figures import frontier
+from hawq_viz.figures import bits
 from hawq_viz.viewmodels import costs, limits, plans
 from hawq_viz.viewmodels.plans import Summary, opened_plan
 from hawq_viz.viewmodels.studies import SHORT, Study
@@ -101,7 +101,7 @@ def plan_panel(study: Study, plan: BitPlan) -> DeltaGenerator | None:
     tall = len(study.analysis.layers) > SCROLLED
     with drawn, st.container(height=HEIGHT if tall else "content", border=False):
         chart(
-            frontier.plan_bits_json(study.analysis, plan),
+            bits.plan_bits_json(study.analysis, plan),
             key="plan_bits",
             alt=plans.plan_alt(plan),
             how_to_read=costs.how_to_read_bits(plan),

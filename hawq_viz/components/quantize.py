@@ -13,7 +13,7 @@ from hawq_viz.components.launch import launch_form
 from hawq_viz.components.queue import queue
 from hawq_viz.components.runs import delete_button, next_button, watch
 from hawq_viz.components.training import training_charts, training_outcome
-from hawq_viz.figures import frontier, quantize
+from hawq_viz.figures import bits, quantize
 from hawq_viz.viewmodels import costs, measured, plans, runs, training
 
 
@@ -134,7 +134,7 @@ def _rounded(analysis: Analysis, run: jobs.RunView) -> None:
 
 def _bits(analysis: Analysis, plan: BitPlan) -> None:
     chart(
-        frontier.plan_bits(analysis, plan),
+        bits.plan_bits(analysis, plan),
         key="quantized_bits",
         alt=plans.plan_alt(plan),
         how_to_read=costs.how_to_read_bits(plan),

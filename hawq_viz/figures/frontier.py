@@ -1,8 +1,7 @@
-"""Cost against Ω: the exact frontier, what other rules reach, and one plan layer by layer."""
+"""Cost against Ω: the exact frontier, what other rules reach, and plans among them."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from html import escape
 from textwrap import wrap
 from typing import Any
@@ -25,7 +24,6 @@ from hawq_viz.figures.costs import (
     uniform_text,
     unit,
 )
-from hawq_viz.figures.ground import Ground
 from hawq_viz.figures.theme import (
     BLUE,
     GREEN,
@@ -34,9 +32,6 @@ from hawq_viz.figures.theme import (
     PAPER,
     SKY,
     VERMILION,
-    bits_colour,
-    label,
-    layer_axis,
     number,
     themed,
 )
@@ -328,125 +323,3 @@ def thinned(
     along = np.concatenate([[0.0], np.cumsum(steps)])
     even = np.searchsorted(along, np.linspace(0, along[-1], limit))
     return first + np.unique(np.minimum(even, len(cost) - 1))
-
-
-def plan_bits(analysis: Analysis, plan: BitPlan) -> go.Figure:
-    """Bits of each layer, forward order from the top; the number is printed beside its colour.
-
-    Where the plan rounds activations, a second panel has the bits of what each layer reads; an
-    activation that an earlier layer reads too is pale.
-    """
-    return _bits_frame(analysis, bool(plan.activation_bits)).add_traces(_bars(analysis, plan))
-
-
-def plan_bits_json(analysis: Analysis, plan: BitPlan) -> str:
-    """The same as JSON, in half the time."""
-    return _bits_ground(analysis, bool(plan.activation_bits)).under(_bars(analysis, plan))
-
-
-@lru_cache(maxsize=16)
-def _bits_ground(analysis: Analysis, both: bool) -> Ground:
-    return Ground.of(_bits_frame(analysis, both))
-
-
-def _bits_frame(analysis: Analysis, both: bool) -> go.Figure:
-    """All but the bars: what is the same for every plan."""
-    layers = analysis.layers
-    panel: dict[str, Any] = {"range": [0, 9.4 if both else 8.5], "visible": False}
-    figure = themed(
-        max(400, 19 * len(layers) + 8 + 20 * both),
-        margin={
-            "l": 14 + 6 * max(len(label(name)) for name in analysis.names),
-            "r": 4,
-            "t": 24 if both else 4,
-            "b": 4,
-        },
-        xaxis={**panel, "domain": [0, 0.49 if both else 1]},
-        **({"xaxis2": {**panel, "domain": [0.51, 1]}} if both else {}),
-        yaxis=layer_axis(
-            analysis.names, range=[len(layers) - 0.5, -0.5], ticks="", ticklabelstandoff=4
-        ),
-        bargap=0.16,
-        showlegend=False,
-    )
-    if both:
-        for axis, title in (("x", "weights"), ("x2", "inputs")):
-            figure.add_annotation(
-                text=f"<b>{title}</b>",
-                x=0,
-                xref=f"{axis} domain",
-                xanchor="left",
-                y=1,
-                yref="paper",
-                yanchor="bottom",
-                showarrow=False,
-            )
-    return figure
-
-
-Bar = tuple[int | None, float, str]  # bits, none for float; opacity; hover text
-
-
-def _bars(analysis: Analysis, plan: BitPlan) -> list[go.Bar]:
-    """One bar a layer for its weights, and one for what it reads where that is rounded."""
-    found = [_side("x", [_weight_bar(analysis, plan, i) for i in range(len(analysis.layers))])]
-    if plan.activation_bits:
-        found.append(_side("x2", [_input_bar(analysis, plan, name) for name in analysis.names]))
-    return found
-
-
-def _side(axis: str, bars: Sequence[Bar]) -> go.Bar:
-    return go.Bar(
-        x=[bits or 0 for bits, _, _ in bars],
-        y=list(range(len(bars))),
-        xaxis=axis,
-        orientation="h",
-        marker={
-            "color": [bits_colour(bits or 1) for bits, _, _ in bars],
-            "opacity": [opacity for _, opacity, _ in bars],
-            "line": {"color": INK, "width": 0.8},
-        },
-        text=[str(bits or "float") for bits, _, _ in bars],
-        textposition="outside",
-        textfont={"size": 13, "color": INK},
-        cliponaxis=False,
-        hovertext=[about for _, _, about in bars],
-        hoverinfo="text",
-    )
-
-
-def _weight_bar(analysis: Analysis, plan: BitPlan, place: int) -> Bar:
-    layer = analysis.layers[place]
-    named = f"<b>{escape(layer.name)}</b>"
-    bits = plan.weight_bits.get(layer.name)
-    if bits is None:
-        return None, 1.0, f"{named}: its weights stay float"
-    return (
-        bits,
-        1.0,
-        f"{named}: {bits} bits<br>{escape(layer.kind)} "
-        f"{'×'.join(map(str, layer.shape))}, {layer.parameters:,} weights<br>"
-        f"{layer.parameters * bits / 8 / plan.size_bytes:.1%} of the plan's size<br>"
-        + _share(layer.omega[bits], plan),
-    )
-
-
-def _input_bar(analysis: Analysis, plan: BitPlan, name: str) -> Bar:
-    found = next((x for x in analysis.activations if name in x.readers), None)
-    if found is None or found.name not in plan.activation_bits:
-        return None, 1.0, f"<b>input of {escape(name)}</b> stays float"
-    bits = plan.activation_bits[found.name]
-    own = found.name == name
-    shared = "" if own else f"<br>rounded once, as the input of {escape(found.name)}"
-    image = ", the network's input" if found.image else ""
-    return (
-        bits,
-        1.0 if own else 0.4,
-        f"<b>input of {escape(name)}</b>: {bits} bits{image}{shared}<br>"
-        f"{'×'.join(map(str, found.shape))}, {cost_text('size', found.elements * bits / 8)} "
-        f"an image<br>" + _share(found.omega[bits], plan),
-    )
-
-
-def _share(omega: float, plan: BitPlan) -> str:
-    return f"Ω {number(omega)}, {omega / plan.omega if plan.omega else 0:.1%} of the plan's"
