@@ -132,7 +132,7 @@ class TestHome:
 
     def test_choosing_another_network(self):
         app = open_page("home", size="1500")
-        app.radio(key="chosen_network").set_value("inception-cifar10").run()
+        app.radio(key=f"chosen_{WORKLOAD}").set_value("inception-cifar10").run()
         assert app.query_params == {"workload": "inception-cifar10"}
 
     def test_choosing_images_goes_into_the_link_and_the_forms(self):

@@ -28,13 +28,15 @@ def choose_network(label: str) -> None:
 
 def _known() -> None:
     view, names = state.current(), state.networks_listed()
-    st.session_state["chosen_network"] = view.workload if view.workload in names else None
+    key = f"chosen_{view.workload}"  # a list that grew by an upload would tell of the old choice
+    st.session_state[key] = view.workload if view.workload in names else None
     st.radio(
         "Network",
         names,
         captions=[f"{workloads.called(name)} {workloads.does(name)}" for name in names],
-        key="chosen_network",
+        key=key,
         on_change=_choose,
+        args=(key,),
     )
 
 
@@ -51,9 +53,9 @@ def _images() -> None:
     )
 
 
-def _choose() -> None:
+def _choose(key: str) -> None:
     st.session_state[CHOOSER] = False
-    state.change(workload=st.session_state["chosen_network"])
+    state.change(workload=st.session_state[key])
 
 
 def _choose_data() -> None:
