@@ -17,7 +17,8 @@ ICON = str(Path(__file__).parent / "static" / "icon.png")  # an emoji would be f
 # Streamlit keeps a bar free above every page; a projector has no room for it. What stands under
 # it can be clicked. No colour is bright enough to be read on a dark page and dark enough to have
 # white letters: buttons that stand out keep the blue of the light page. The box of a formula is two
-# pixels too small for it, and would scroll for the mouse alone.
+# pixels too small for it, and would scroll for the mouse alone. A link shows that it has the focus,
+# as buttons do. A button that is seen as an icon alone has a name for those who hear it.
 STYLE = """<style>
 [data-testid="stMainBlockContainer"] { padding: 1.4rem 2.5rem 2rem; }
 [data-testid="stVerticalBlock"] { gap: 0.75rem; }
@@ -30,6 +31,11 @@ STYLE = """<style>
 .katex-display { overflow: visible !important; }
 [data-testid^="stBaseButton-primary"] { background: #0072b2; border-color: #0072b2; }
 [data-testid^="stBaseButton-primary"]:hover { background: #005b8e; border-color: #005b8e; }
+[data-testid="stMain"] a:focus-visible, [data-testid="stSidebarNavLink"]:focus-visible {
+  outline: 2px solid #0072b2; outline-offset: -2px; }
+:is([class*="st-key-icon_"], .st-key-pin, .st-key-undo, .st-key-clear, .st-key-whole)
+  button [data-testid="stMarkdownContainer"] {
+  position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 </style>"""
 
 

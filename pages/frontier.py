@@ -25,7 +25,7 @@ require_table(analysis)
 study = state.require_study()
 plan, refusal = shown_plan(study)
 points = reached_here(study)
-metrics(plans.summarize(analysis, plan, study.cost, study.latency))
+metrics(plans.summarize(analysis, plan, study.cost, study.latency), study)
 left, right = st.columns(2, gap="medium")
 with right:  # first, for it is what a click is waited for
     plan_buttons(analysis, plan)

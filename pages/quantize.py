@@ -11,5 +11,5 @@ study = state.require_study()
 summary = plans.summarize(study.analysis, state.require_plan(study), study.cost, study.latency)
 
 st.subheader("Quantize: launch the picked plan, and watch it")
-metrics(summary)
+metrics(summary, study)
 quantize_page(study.analysis, summary)

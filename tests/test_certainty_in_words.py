@@ -12,6 +12,7 @@ from engine.jobs.folders import new_run
 from engine.results import BitPlan
 from hawq_viz.figures.certainty import add_band, votes, word
 from hawq_viz.figures.frontier import frontier
+from hawq_viz.figures.theme import number
 from hawq_viz.viewmodels import certainty as words
 from hawq_viz.viewmodels.analyses import analysis_name
 from hawq_viz.viewmodels.further import offer
@@ -151,6 +152,21 @@ def test_every_number_has_its_source() -> None:
     assert list(table["verdict"]) == ["undecided", "held"] * 2
     assert list(table["of its"]) == ["weights", "weights", "input", "input"]
     assert table["draws that agree"][0] == 0.6
+
+
+def test_a_plan_tells_how_far_off_its_omega_and_predicted_rise_may_be() -> None:
+    plan = STUDY.plan(None)
+    low, high = (float(end[0]) for end in omega_band(ANALYSIS, [plan]))
+    omega, rise = words.sources(STUDY, plan)
+    assert f"95 % from {number(low)} to {number(high)}. From 320 images" in omega
+    assert f"95 % from {number(low / 2)} to {number(high / 2)}. From 320 images" in rise
+    one_batch = replace(
+        ANALYSIS,
+        batch_sizes=ANALYSIS.batch_sizes[:1],
+        batch_traces=ANALYSIS.batch_traces[:1],
+        activation_batch_traces=ANALYSIS.activation_batch_traces[:1],
+    )
+    assert "95 %" not in "".join(words.sources(Study.of(one_batch), plan))
 
 
 @pytest.mark.usefixtures("runs")

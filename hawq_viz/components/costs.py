@@ -187,7 +187,7 @@ def part_slider(study: Study) -> None:
         help="Or draw a box in the chart; a double click there shows the whole range again.",
     )
     whole.button(
-        "",
+        "Whole range",
         icon=":material/zoom_out_map:",
         key="whole",
         disabled=view.low is None and view.high is None,

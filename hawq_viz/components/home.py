@@ -13,7 +13,7 @@ from hawq_viz.components.costs import shown_plan
 from hawq_viz.components.runs import REFUSED, next_button, watch
 from hawq_viz.components.weights import delete_weights
 from hawq_viz.figures.overview import overview
-from hawq_viz.viewmodels import analyses, checklist, plans, runs, workloads
+from hawq_viz.viewmodels import analyses, certainty, checklist, plans, runs, workloads
 from hawq_viz.viewmodels.checklist import plain
 from hawq_viz.viewmodels.studies import Study
 
@@ -71,7 +71,8 @@ def promise(study: Study) -> None:
     """The frontier at a glance, and what its picked or suggested plan promises."""
     plan, _ = shown_plan(study)
     summary = plans.summarize(study.analysis, plan, study.cost, study.latency)
-    st.markdown(workloads.promise(summary, suggested=state.is_clear()))
+    _, rise_is = certainty.sources(study, plan)
+    st.markdown(workloads.promise(summary, suggested=state.is_clear()), help=rise_is)
     chart(
         overview(
             study.analysis, study.frontier, cost=study.cost, picked=plan, uniform=study.uniform

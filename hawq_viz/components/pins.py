@@ -15,7 +15,7 @@ def pin_button(plan: BitPlan) -> None:
     view = state.current()
     reason = pins.why_not(view.pins, plan, state.MOST_PINS)
     st.button(
-        "",
+        "Pin",
         icon=":material/keep:",
         key="pin",
         disabled=bool(reason),

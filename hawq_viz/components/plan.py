@@ -11,16 +11,22 @@ from hawq_viz.components.chart import chart
 from hawq_viz.components.layers import layers_panel
 from hawq_viz.components.pins import pin_button
 from hawq_viz.figures import bits
-from hawq_viz.viewmodels import costs, limits, plans
+from hawq_viz.viewmodels import certainty, costs, limits, plans
 from hawq_viz.viewmodels.plans import Summary, opened_plan
 from hawq_viz.viewmodels.studies import SHORT, Study
 
 SCROLLED, HEIGHT = 26, 500  # layers from which on their bits scroll, in so many pixels
 
 
-def metrics(summary: Summary) -> None:
-    """All costs of the plan, Ω, predicted loss increase, and the uniform plan to beat."""
+def metrics(summary: Summary, study: Study) -> None:
+    """All costs of the plan, Ω, predicted loss increase, and the uniform plan to beat.
+
+    Args:
+        summary: Of the plan.
+        study: Of the analysis it was made from.
+    """
     further = summary.further
+    omega_is, rise_is = certainty.sources(study, summary.plan)
     columns = iter(st.columns(4 + max(1, len(further))))
     smaller = f"{summary.compression} smaller than float32: {summary.average_bits}."
     next(columns).metric(
@@ -31,14 +37,9 @@ def metrics(summary: Summary) -> None:
     if not further:
         compressed = next(columns)
         compressed.metric("Smaller than float32", summary.compression, help=summary.average_bits)
-    next(columns).metric(
-        "Ω",
-        summary.omega,
-        help="Σ over the layers of average trace × ‖Q(W) − W‖², and over their inputs the same.",
-    )
-    next(columns).metric(
-        "½Ω" if further else "Predicted loss rise, ½Ω", f"+{summary.loss_increase}"
-    )
+    next(columns).metric("Ω", summary.omega, help=omega_is)
+    rise = "½Ω" if further else "Predicted loss rise, ½Ω"
+    next(columns).metric(rise, f"+{summary.loss_increase}", help=rise_is)
     next(columns).metric(
         f"Ω of {summary.rival_text}" if further else f"{summary.rival_name}, {summary.rival_size}",
         summary.ratio if further else f"{summary.ratio} the Ω",
@@ -53,10 +54,11 @@ def plan_buttons(analysis: Analysis, plan: BitPlan) -> None:
         if st.button("Quantize this plan", icon=":material/compress:", type="primary"):
             st.switch_page("../pages/quantize.py", query_params=state.encode(state.current()))
         st.download_button(
-            "",
+            "Download",
             plans.plan_file(plan),
             "plan.json",
             "application/json",
+            key="icon_download",
             icon=":material/download:",
             on_click="ignore",
             help="Download this plan as plan.json",
@@ -64,7 +66,7 @@ def plan_buttons(analysis: Analysis, plan: BitPlan) -> None:
         pin_button(plan)
         open_plan(analysis)
         st.button(
-            "",
+            "Undo",
             icon=":material/undo:",
             key="undo",
             on_click=state.undo,
@@ -72,7 +74,7 @@ def plan_buttons(analysis: Analysis, plan: BitPlan) -> None:
             help="Undo: back to the plan picked before, and what was held then",
         )
         st.button(
-            "",
+            "Clear",
             icon=":material/close:",
             key="clear",
             on_click=state.clear,
@@ -112,7 +114,9 @@ def plan_panel(study: Study, plan: BitPlan) -> DeltaGenerator | None:
 
 def open_plan(analysis: Analysis) -> None:
     """A button that takes a plan.json, from a notebook or the command line."""
-    with st.popover("", icon=":material/upload_file:", help="Open a plan.json"):
+    with st.popover(
+        "Open", icon=":material/upload_file:", help="Open a plan.json", key="icon_open"
+    ):
         file = st.file_uploader(
             "A plan that was saved by a notebook, the command line or this page",
             type="json",

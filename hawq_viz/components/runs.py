@@ -100,8 +100,9 @@ def next_button(run: jobs.RunView, *, primary: bool, key: str = "") -> None:
 def delete_button(run: jobs.RunView) -> None:
     """Delete a run that has ended, after one more question."""
     with st.popover(
-        "",
+        "Delete",
         icon=":material/delete:",
+        key=f"icon_delete_{run.id}",
         help="Delete this run" if run.state in jobs.FINAL else "Cancel it first, then delete it",
         disabled=run.state not in jobs.FINAL,
         width="stretch",

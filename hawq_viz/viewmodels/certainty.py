@@ -1,6 +1,7 @@
 """Whether more images are needed: what redrawn mini-batches say of a frontier and of a plan."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from weakref import WeakKeyDictionary
@@ -153,6 +154,24 @@ def interval_text(study: Study, plan: BitPlan) -> str:
     return (
         f"Ω of this plan: {number(plan.omega)}, 95 % from {number(low)} to {number(high)} "
         f"(the band in the chart; most of it moves all plans alike and changes none)."
+    )
+
+
+def sources(study: Study, plan: BitPlan) -> tuple[str, str]:
+    """What Ω and ½Ω of a plan are, how far they may be off, and from what they come, in words."""
+    analysis = study.analysis
+    found = f"From {analysis.images:,} images; Sensitivity says how."
+    intervals = ["", ""]
+    with suppress(ValueError):  # of too few mini-batches nothing is known
+        low, high = (float(end[0]) for end in omega_band(analysis, [plan]))
+        intervals = [
+            f" 95 % from {number(share * low)} to {number(share * high)}." for share in (1, 0.5)
+        ]
+    return (
+        "Σ over the layers of average trace × ‖Q(W) − W‖², and over their inputs the same."
+        f"{intervals[0]} {found}",
+        "Half of Ω: how far the loss rises by rounding alone, to second order."
+        f"{intervals[1]} {found} The Runs page holds it against what was measured.",
     )
 
 

@@ -211,6 +211,7 @@ def accuracy_table(
                 "95 % from": 100 * low,
                 "to": 100 * high,
                 "loss": evaluation.loss,
+                "± s.e.": evaluation.loss_sem,
                 "loss rise": rise,
                 "½Ω": plan["omega"] / 2,
             }

@@ -119,6 +119,7 @@ def training_table(shown: Sequence["RunView"], parameters: int) -> pd.DataFrame:
                     "95 % from": 100 * low,
                     "to": 100 * high,
                     "loss": found.loss,
+                    "± s.e.": found.loss_sem,
                 }
             )
     return pd.DataFrame(rows)
