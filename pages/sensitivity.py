@@ -24,7 +24,9 @@ analysis = state.require_analysis(form_above=True)
 with again:
     further_button(analysis, "further")
 both = bool(analysis.activations)
-says.markdown(analyses.exactness(analysis))
+with says:
+    st.markdown(analyses.WHAT)
+    st.caption(analyses.exactness(analysis))
 if note := activations.exactness(analysis) if both else activations.without(analysis):
     st.caption(note)
 if doubt := analyses.below_error(analysis):

@@ -140,7 +140,7 @@ class TestSensitivity:
     def test_it_says_how_the_traces_were_found(self):
         app = open_page("sensitivity")
         assert not app.exception
-        assert "Not exact for 1 layers" in texts(app.markdown)
+        assert "Not exact for 1 layers" in texts(app.caption)
         settings = app.table[-1].value.to_string()
         for part in ("256, each once", "made-up images", "every image had been used once"):
             assert part in settings
@@ -209,7 +209,7 @@ class TestSensitivity:
         assert "is finished" in texts(app.success)
         press(app, "Show it")
         assert app.query_params["analysis"] == folder.name
-        assert texts(app.markdown).startswith("Exact for this network")
+        assert texts(app.caption).startswith("Exact for this network")
         assert app.selectbox(key="analysis").value == folder.name
         app.selectbox(key="analysis").set_value("").run()
         assert "analysis" not in app.query_params
@@ -416,7 +416,7 @@ class TestFineTuning:
             take_ticket(folder)
         app = open_page("quantize", run=waiting.name)
         in_queue, bar = app.get("progress")
-        assert in_queue.proto.text == "Starting a worker …"
+        assert in_queue.proto.text == "At work …"
         assert bar.proto.text == "Queued: 1 run ahead."
 
     def test_cancel_asks_the_worker_to_stop(self, monkeypatch):

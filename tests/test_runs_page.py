@@ -43,6 +43,11 @@ def listed(app: AppTest) -> list[str]:
     return list(app.dataframe[0].value["run"])
 
 
+def charts(app: AppTest) -> list[dict]:
+    """What the charts of a page are told."""
+    return [json.loads(one.proto.json) for one in app.get("bidi_component") if one.proto.json]
+
+
 def headings(app: AppTest) -> str:
     return "\n".join(x.value for x in app.markdown if x.value.startswith("#####"))
 
@@ -134,8 +139,8 @@ def test_a_hostile_title_is_shown_as_it_stands():
         for text in (*(x.value for x in app.markdown), *(x.value for x in app.success)):
             for mark in ("<img", "**x", "$y", "](", "`"):
                 assert not re.search(rf"(?<!\\){re.escape(mark)}", text)
-        for one in app.get("bidi_component"):
-            assert "<img" not in json.loads(one.proto.json)["figure"]
+        for one in charts(app):
+            assert "<img" not in one["figure"]
     app = open_page("quantize", run=folder.name, overlay=other.name)
     assert not app.exception
     assert not re.search(r"(?<!\\)<img", texts(app.success))
@@ -295,8 +300,7 @@ def test_measured_plans_are_drawn_and_ranked():
     app = page()
     assert "Spearman's rank correlation" in texts(app.markdown)
     assert "3 plans, 1,000 images" in texts(app.markdown)
-    alts = [json.loads(one.proto.json)["alt"] for one in app.get("bidi_component")]
-    assert any("of 3 plans" in alt for alt in alts)
+    assert any("of 3 plans" in one["alt"] for one in charts(app))
 
 
 def test_damaged_runs_cost_no_other():

@@ -204,7 +204,8 @@ def test_an_analyze_run_is_told_shares_not_per_cent():
         ({"state": "queued", "place": 1}, "Queued: 1 run ahead.", 0.25),
         ({"state": "queued"}, "Queued: next.", 0.25),
         ({"state": "running", "cancelling": True}, "Cancelling …", 0.25),
-        ({"total": 0, "state": "running"}, "Starting a worker …", 0.0),
+        ({"total": 0, "state": "running", "results": {}}, "Starting a worker …", 0.0),
+        ({"total": 0, "state": "running", "results": {"packed": {}}}, "At work …", 0.0),
         ({"state": "running"}, "images: 30 of 120, about 12 s left", 0.25),
         ({"state": "running", "eta_seconds": None, "done": 130}, "images: 130 of 120", 1.0),
         (

@@ -61,7 +61,7 @@ def launch_form(summary: Summary, *, primary: bool) -> None:
         args=(summary,),
     )
     if chosen in ("custom", NO_RECIPE):
-        with st.container(border=True):
+        with st.expander("Settings of this recipe", expanded=primary):
             _rounding()
             if chosen == "custom":
                 _settings()

@@ -41,8 +41,6 @@ def quantize_page(analysis: Analysis, summary: plans.Summary) -> None:
     overlaid = _choose(listed, shown, summary.plan, primary=asks)
     seen = [jobs.view(run_id) for run_id in (shown.id, *overlaid)]
     watch([run.id for run in seen], _live, _verdict)
-    if seen[0].state == "finished":
-        st.page_link("../pages/export.py", label="Take it away", icon=":material/inventory_2:")
     if overlaid:
         both = replace(view, compare=f"{shown.id},{overlaid[0]}")
         st.page_link(
@@ -98,8 +96,10 @@ def _choose(
         disabled=not others,
         on_change=lambda: state.change(overlay=",".join(st.session_state["overlaid"])),
     )
-    with act:
+    with act, st.container(gap="xxsmall"):
         next_button(shown, primary=primary)
+        if shown.state == "finished":
+            st.page_link("../pages/export.py", label="Take it away", icon=":material/inventory_2:")
     with delete:
         delete_button(shown)
     return overlaid

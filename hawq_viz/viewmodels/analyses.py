@@ -25,6 +25,10 @@ STOPPED = {
     "images": "every image had been used once",
     "time": "the time allowed was up",
 }
+WHAT = (
+    "Rounding moves every weight a little. A layer's **Hessian trace** says how fast the loss "
+    "rises when its weights move: the higher it is, the more bits the layer should keep."
+)
 READ_TRACES = (  # how to read their chart
     "Higher means that a small change of one weight raises the loss more. Bars are 95 % "
     "intervals; layers whose bars overlap may change places."

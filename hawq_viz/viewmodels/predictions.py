@@ -174,8 +174,8 @@ def ranking_sentence(found: Sequence[Prediction]) -> str:
     if not says:
         return ""
     return (
-        f"**Order kept**, which is what choosing bits needs: Spearman's rank correlation "
-        f"{'; '.join(says)}."
+        f"**How well the order is kept**, which is what choosing bits needs: Spearman's rank "
+        f"correlation {'; '.join(says)}; 1 keeps all of it."
     )
 
 

@@ -229,7 +229,7 @@ def progress_text(run: "RunView") -> str:
         ahead = f"{run.place} run{'s' if run.place != 1 else ''} ahead" if run.place else "next"
         return f"Queued: {ahead}."
     if not run.total:
-        return "Starting a worker …"
+        return "At work …" if run.results else "Starting a worker …"
     says = f"{run.note}: {run.done:,} of {run.total:,}"
     if run.note.endswith("steps") and (rate := run.steps_per_second):
         says += f", {rate:.3g} steps/s"
