@@ -27,7 +27,7 @@ check: .venv/filled ## Format, lint, types, layering
 
 test: check ## Everything that must hold: checks, doctests, tests, browser, notebooks
 	CHROMIUM="$$($(BIN)/python tests/chromium.py --install)" && export CHROMIUM && \
-	  $(BIN)/python -m pytest --nbmake engine hawq_viz tests $(wildcard notebooks)
+	  $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --nbmake engine hawq_viz tests $(wildcard notebooks)
 
 bench: .venv/filled ## Timings, side by side with other ways
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'

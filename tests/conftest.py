@@ -1,6 +1,10 @@
 """What the tests share: repeatable examples, a place of their own for runs, a browser."""
 
 import os
+
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # before torch counts the cores
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // int(workers)))
+
 from collections.abc import Iterator
 from pathlib import Path
 
