@@ -12,6 +12,7 @@ from engine import jobs
 from engine.jobs.folders import new_run
 from hawq_viz import state
 from hawq_viz.figures.costs import cost_text
+from hawq_viz.view import View
 from hawq_viz.viewmodels.costs import empty_table
 from hawq_viz.viewmodels.plans import summarize
 from hawq_viz.viewmodels.studies import Study
@@ -229,7 +230,7 @@ def test_a_budget_of_latency_among_several_asks_for_the_table_too(table):
 def test_a_budget_of_latency_among_several():
     key = state.keep_table("mine.csv", table())
     app = open_page(cost="several", latency="70", table=key)
-    times = state.latency_table(state.View(table=key))
+    times = state.latency_table(View(table=key))
     plan = ANALYSIS.within({"latency": 70.0}, latency=times)
     assert app.number_input(key="budget_latency").value == 70
     assert shown(app)["Latency"] == cost_text("latency", plan.costs["latency"])
@@ -238,7 +239,7 @@ def test_a_budget_of_latency_among_several():
 def test_latency_of_a_table_that_was_loaded():
     key = state.keep_table("mine.csv", table())
     app = open_page(cost="latency", table=key)
-    plan = Study.of(ANALYSIS, "latency", latency=state.latency_table(state.View(table=key)))
+    plan = Study.of(ANALYSIS, "latency", latency=state.latency_table(View(table=key)))
     assert shown(app)["Latency"] == cost_text("latency", plan.plan(None).costs["latency"])
     assert "Latency against Ω" in alts(app)
 
@@ -268,8 +269,8 @@ def test_an_opened_plan_that_the_table_lacks_is_one_sentence():
 
 def test_only_so_many_tables_are_kept():
     keys = [state.keep_table("t.csv", table() + b"\n" * i) for i in range(state.TABLES + 1)]
-    assert state.latency_table(state.View(table=keys[0])) is None
-    assert state.latency_table(state.View(table=keys[-1])) is not None
+    assert state.latency_table(View(table=keys[0])) is None
+    assert state.latency_table(View(table=keys[-1])) is not None
 
 
 def test_an_activation_is_looked_at_closely_and_that_is_in_the_url():

@@ -148,7 +148,11 @@ def test_summed_over_outputs_a_detector_has_the_hessians_traces(detector, expect
     assert {"tower", "kinds"} <= traces.activations.keys()  # read at both levels
 
 
-@pytest.mark.parametrize("options", [{}, {"estimator": "hutchinson"}, {"loss": unmarked}], ids=["gauss_newton", "hutchinson", "unmarked loss"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"estimator": "hutchinson"}, {"loss": unmarked}],
+    ids=["gauss_newton", "hutchinson", "unmarked loss"],
+)
 def test_estimates_lie_within_four_errors_of_the_dense_hessian(detector, expected, options) -> None:
     (images, targets), repeated = some(), 24  # the same images: what differs is the probe
     runs = [estimate(detector, images, targets, seed, **options) for seed in range(repeated)]

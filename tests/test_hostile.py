@@ -16,6 +16,7 @@ from engine.analysis import COSTS
 from engine.jobs.folders import EVENTS, PROCESS, SPEC
 from engine.weights import load_weights
 from hawq_viz import networks, state
+from hawq_viz.view import KNOWN, MOST_LETTERS, View, decode, encode
 from hawq_viz.viewmodels.costs import empty_table
 from hawq_viz.viewmodels.plans import opened_plan, plan_file
 
@@ -23,7 +24,7 @@ APP = Path(__file__).parents[1] / "hawq_viz" / "app.py"
 ANALYSIS = made_up_activations(made_up_analysis())
 PLAN = ANALYSIS.uniform(4)
 PAGES = ("home", "sensitivity", "frontier", "quantize", "runs", "export")
-NAMES = [name for name in state.KNOWN if name != "workload"]
+NAMES = [name for name in KNOWN if name != "workload"]
 NUMBERS = [*COSTS, "low", "high", "at"]
 NOT_HERE = "20260101-000000-analyze-resnet20-cifar10-0000"
 
@@ -53,7 +54,7 @@ class Opened:
             if page != "home":
                 app.switch_page(f"../pages/{page}.py")
         app = cls.apps[page]
-        app.session_state["_view"] = state.View(workload=WORKLOAD)
+        app.session_state["_view"] = View(workload=WORKLOAD)
         app.query_params.clear()
         app.query_params.update(parameters)
         return app.run()
@@ -117,9 +118,9 @@ def test_every_parameter_may_hold_anything(page, text):
 @pytest.mark.parametrize("name", ["workload", *NAMES, *NUMBERS])
 def test_what_is_taken_from_a_link_could_have_been_written(name):
     for text in (*TEXTS.values(), "\ud800"):
-        view = state.decode({name: text})
-        assert state.decode(state.encode(view)) == view
-        assert view == state.View() or len(text) <= state.MOST_LETTERS
+        view = decode({name: text})
+        assert decode(encode(view)) == view
+        assert view == View() or len(text) <= MOST_LETTERS
 
 
 LINKS = {

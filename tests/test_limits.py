@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import made_up_activations, made_up_analysis
 
-from hawq_viz.state import View, decode, encode
+from hawq_viz.view import View, decode, encode
 from hawq_viz.viewmodels import layers, limits, plans
 from hawq_viz.viewmodels.limits import NOTHING, Held
 from hawq_viz.viewmodels.studies import Study

@@ -13,7 +13,7 @@ from hawq_viz.figures import frontier
 from hawq_viz.figures import pins as figures
 from hawq_viz.figures import reached as reached_figures
 from hawq_viz.figures.ground import Ground
-from hawq_viz.state import MOST_PINS, View, decode, encode
+from hawq_viz.view import MOST_PINS, View, decode, encode
 from hawq_viz.viewmodels import measured, pins, reached, sliders
 from hawq_viz.viewmodels.limits import Held
 from hawq_viz.viewmodels.plans import summarize

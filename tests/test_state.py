@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from engine.analysis import COSTS
 from hawq_viz import state
-from hawq_viz.state import PLANNED, SEVERAL, View, decode, encode
+from hawq_viz.view import MOST_PINS, PLANNED, SEVERAL, SORTS, View, decode, encode
 from hawq_viz.viewmodels.run_table import KINDS, STATES
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}", fullmatch=True)
@@ -41,12 +41,12 @@ views = st.builds(
     activation=st.one_of(st.just(""), st.sampled_from(("conv<1>", "layer1.0 é/ü", "a&b=c"))),
     at=st.one_of(st.none(), st.integers(1, 8)),
     layer=st.one_of(st.just(""), st.sampled_from(("conv<1>", "layer1.0 é/ü", "a&b=c"))),
-    sort=st.sampled_from(("", *state.SORTS)),
+    sort=st.sampled_from(("", *SORTS)),
     locked=locks,
     alocked=locks,
     tied=st.lists(st.lists(places, min_size=1, max_size=4).map("-".join), max_size=3).map(",".join),
     widths=st.sets(st.sampled_from("12345678")).map(lambda widths: "".join(sorted(widths))),
-    pins=st.lists(pins, max_size=state.MOST_PINS).map(",".join),
+    pins=st.lists(pins, max_size=MOST_PINS).map(",".join),
     low=sizes,
     high=sizes,
     band=st.sampled_from(("", "on")),

@@ -8,6 +8,7 @@ from engine.analysis import Analysis
 from engine.results import BitPlan
 from hawq_viz import state
 from hawq_viz.figures.costs import cost_of
+from hawq_viz.view import LEAST
 from hawq_viz.viewmodels import costs, plans, sliders, studies
 from hawq_viz.viewmodels.studies import Study
 
@@ -131,7 +132,7 @@ def budgets_form(study: Study, refusal: ValueError | None) -> None:
 
 def _ask(fields: list[studies.Field]) -> None:
     typed = {field: st.session_state[BUDGET + field.cost] for field in fields}
-    _take({x.cost: max(v * x.per_unit, state.LEAST) for x, v in typed.items() if v is not None})
+    _take({x.cost: max(v * x.per_unit, LEAST) for x, v in typed.items() if v is not None})
 
 
 def _take(budgets: Mapping[str, float]) -> None:

@@ -8,6 +8,7 @@ from engine.jobs import RunView
 from hawq_viz import state
 from hawq_viz.components.runs import next_button, refusal, watch
 from hawq_viz.components.weights import choose_network
+from hawq_viz.view import View, encode
 from hawq_viz.viewmodels import journey, runs
 
 ICONS = {
@@ -45,9 +46,7 @@ def steps(way: Sequence[journey.Step], *, primary: bool) -> None:
                 type="primary" if primary and step is chosen else "secondary",
                 width="stretch",
             ):
-                st.switch_page(
-                    f"../pages/{step.page}.py", query_params=state.encode(state.current())
-                )
+                st.switch_page(f"../pages/{step.page}.py", query_params=encode(state.current()))
 
 
 def latest_run(run: RunView | None, *, primary: bool) -> None:
@@ -76,5 +75,5 @@ def recent_runs(seen: Sequence[RunView]) -> None:
                 f"../pages/{line.page}.py",
                 label=journey.in_a_row(line),
                 icon=line.icon,
-                query_params=state.encode(state.View(**line.view)),
+                query_params=encode(View(**line.view)),
             )

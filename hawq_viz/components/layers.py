@@ -6,6 +6,7 @@ import streamlit as st
 
 from engine.results import BitPlan
 from hawq_viz import state
+from hawq_viz.view import LIMITS
 from hawq_viz.viewmodels import layers
 from hawq_viz.viewmodels.studies import Study
 
@@ -54,7 +55,7 @@ def layers_panel(study: Study, plan: BitPlan) -> None:
         "Free all",
         key="free",
         on_click=state.unlimit,
-        disabled=not any(getattr(view, name) for name in state.LIMITS),
+        disabled=not any(getattr(view, name) for name in LIMITS),
         help="Take all locks and ties away, and allow all bits. Undo brings them back.",
     )
 

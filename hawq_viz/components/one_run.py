@@ -6,9 +6,9 @@ import streamlit as st
 
 from engine import jobs
 from engine.jobs.descriptions import LONGEST_REMARK, LONGEST_TITLE
-from hawq_viz import state
 from hawq_viz.components.chart import numbers
 from hawq_viz.components.runs import REFUSED, delete_button, next_button, watch
+from hawq_viz.view import View, encode
 from hawq_viz.viewmodels import one_run, runs
 
 
@@ -45,12 +45,12 @@ def page_link(run: jobs.RunView) -> None:
     page, label = one_run.PAGES.get(run.kind, one_run.PAGES["finetune"])
     shown = {"analysis": run.id} if run.kind == "analyze" and run.state == "finished" else {}
     of = run.options.get("of") if run.kind == "export" else None
-    view = state.View(workload=run.workload, run=str(of or run.id), **shown)
+    view = View(workload=run.workload, run=str(of or run.id), **shown)
     st.page_link(
         f"../pages/{page}.py",
         label=label,
         icon=":material/arrow_forward:",
-        query_params=state.encode(view),
+        query_params=encode(view),
     )
 
 

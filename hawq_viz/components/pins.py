@@ -6,6 +6,7 @@ from engine.results import BitPlan
 from hawq_viz import state
 from hawq_viz.components.chart import chart, numbers
 from hawq_viz.figures import pins as figures
+from hawq_viz.view import MOST_PINS
 from hawq_viz.viewmodels import layers, pins
 from hawq_viz.viewmodels.studies import Study
 
@@ -13,7 +14,7 @@ from hawq_viz.viewmodels.studies import Study
 def pin_button(plan: BitPlan) -> None:
     """Keep the shown plan to compare others with it."""
     view = state.current()
-    reason = pins.why_not(view.pins, plan, state.MOST_PINS)
+    reason = pins.why_not(view.pins, plan, MOST_PINS)
     st.button(
         "Pin",
         icon=":material/keep:",

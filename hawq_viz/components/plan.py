@@ -11,6 +11,7 @@ from hawq_viz.components.chart import chart
 from hawq_viz.components.layers import layers_panel
 from hawq_viz.components.pins import pin_button
 from hawq_viz.figures import bits
+from hawq_viz.view import encode
 from hawq_viz.viewmodels import certainty, costs, limits, plans
 from hawq_viz.viewmodels.plans import Summary, opened_plan
 from hawq_viz.viewmodels.studies import SHORT, Study
@@ -52,7 +53,7 @@ def plan_buttons(analysis: Analysis, plan: BitPlan) -> None:
     """What can be done with the shown plan."""
     with st.container(horizontal=True, vertical_alignment="center", gap="xxsmall"):
         if st.button("Quantize this plan", icon=":material/compress:", type="primary"):
-            st.switch_page("../pages/quantize.py", query_params=state.encode(state.current()))
+            st.switch_page("../pages/quantize.py", query_params=encode(state.current()))
         st.download_button(
             "Download",
             plans.plan_file(plan),

@@ -14,6 +14,7 @@ from hawq_viz.components.queue import queue
 from hawq_viz.components.runs import delete_button, next_button, watch
 from hawq_viz.components.training import training_charts, training_outcome
 from hawq_viz.figures import bits, quantize
+from hawq_viz.view import MOST_OVERLAID, encode
 from hawq_viz.viewmodels import costs, measured, plans, runs, training
 
 
@@ -47,7 +48,7 @@ def quantize_page(analysis: Analysis, summary: plans.Summary) -> None:
             "../pages/runs.py",
             label="Lay the two side by side",
             icon=":material/compare_arrows:",
-            query_params=state.encode(both),
+            query_params=encode(both),
         )
     left, right = st.columns([3, 2], gap="medium")
     with left:
@@ -92,7 +93,7 @@ def _choose(
         key="overlaid",
         format_func=names.get,
         placeholder="other fine-tunings" if others else "no other fine-tuning",
-        max_selections=state.MOST_OVERLAID,
+        max_selections=MOST_OVERLAID,
         disabled=not others,
         on_change=lambda: state.change(overlay=",".join(st.session_state["overlaid"])),
     )

@@ -10,6 +10,7 @@ import streamlit as st
 from engine import jobs
 from hawq_viz import state
 from hawq_viz.components.runs import SECONDS_A_TICK
+from hawq_viz.view import MOST_LETTERS
 from hawq_viz.viewmodels import run_table, runs
 from hawq_viz.viewmodels.run_table import KINDS, STATES, Filter
 
@@ -37,7 +38,7 @@ def filters(everything: Sequence[jobs.RunView]) -> list[jobs.RunView]:
         "Search",
         key="runs_find",
         placeholder="title, remark, bits, seed …",
-        max_chars=state.MOST_LETTERS,
+        max_chars=MOST_LETTERS,
         on_change=lambda: state.change(find=st.session_state["runs_find"].strip()),
     )
     with network:

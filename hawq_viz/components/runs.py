@@ -6,6 +6,7 @@ import streamlit as st
 
 from engine import jobs
 from hawq_viz import networks, state
+from hawq_viz.view import View, encode
 from hawq_viz.viewmodels import runs
 from hawq_viz.viewmodels.training import finetune_options
 
@@ -77,9 +78,9 @@ def next_button(run: jobs.RunView, *, primary: bool, key: str = "") -> None:
     """
     action = runs.next_action(run)
     if action.name == "another":
-        view = state.View(workload=run.workload)
+        view = View(workload=run.workload)
         same = run.workload == state.current().workload
-        shown = None if same else state.encode(view)
+        shown = None if same else encode(view)
         st.page_link(
             "../pages/frontier.py", label=action.label, icon=action.icon, query_params=shown
         )
