@@ -29,6 +29,8 @@ ENDS = {
     "failed": (("failed", {"error": "OSError: no space left on device"}),),
     "finished": (("finished", {}),),
 }
+NEXT = {"running": "Cancel", "crashed": "Resume", "failed": "Resume"}  # button, where runs show
+RUNS_SHOWN = {"", "sensitivity", "quantize", "runs"}
 SAYS = '[data-testid="stMain"] :is(h3, [data-testid="stAlert"])'
 PRIMARY = '[data-testid="stMain"] [data-testid="stBaseButton-primary"]:visible'
 ACTIONS = (
@@ -68,7 +70,7 @@ def look(page: Page, dashboard: Dashboard, name: str, **parameters: str) -> None
     assert [link.split("\n")[-1] for link in links] == list(PAGES.values())
 
 
-@pytest.mark.parametrize("name", ["frontier", "quantize", "runs"])
+@pytest.mark.parametrize("name", list(PAGES)[1:])
 def test_a_deep_link_may_be_the_first_request(looked: Page, dashboard: Dashboard, name: str):
     looked.goto("about:blank")
     dashboard.kill()
@@ -109,6 +111,9 @@ def test_every_page_shows_what_there_is_and_leads_on(
     if now != "empty" and name in DRAWN:
         expect(looked.locator(".chart[data-drawn]").first).to_be_visible(timeout=PATIENCE)
     expect(looked.locator(ACTIONS).first).to_be_visible(timeout=PATIENCE)
+    if now in NEXT and name in RUNS_SHOWN:
+        asked = looked.get_by_test_id("stMain").get_by_role("button", name=NEXT[now], exact=True)
+        expect(asked.first).to_be_visible(timeout=PATIENCE)
     assert looked.locator(PRIMARY).count() <= 1
     text = looked.get_by_test_id("stMain").inner_text()
     assert "Traceback" not in text
