@@ -304,6 +304,15 @@ def test_overlays_lie_on_or_above_the_frontier(analysis, study):
     assert list(named(figure, "uniform bits").text) == [f"{b} bits" for b in range(2, 9)]
 
 
+def test_plans_are_dotted_where_they_are_few_enough_to_be_told_apart(analysis, study):
+    assert len(study.frontier) > frontier.DOTTED
+    assert named(frontier.frontier(analysis, study.frontier), "exact frontier").mode == "lines"
+    part = (float(study.frontier.cost[5]), float(study.frontier.cost[9]))
+    few = named(frontier.frontier(analysis, study.frontier, part=part), "exact frontier")
+    assert len(few.x) == 7  # those of the part, and the next on either side
+    assert few.mode == "lines+markers"
+
+
 @given(st.integers(1, 3000), st.integers(2, 50), st.randoms(use_true_random=False))
 def test_thinning_keeps_the_ends_the_order_and_the_limit(points, limit, random):
     cost = np.cumsum([random.uniform(0.01, 1) for _ in range(points)])

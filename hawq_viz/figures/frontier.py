@@ -41,6 +41,7 @@ BESIDE_LEGEND, UNDER_LEGEND = 0.48, 0.5  # where its edges are, as shares of the
 Bits = tuple[Mapping[str, int], Mapping[str, int]]  # of weights, of inputs; none for float
 HOVER = 44  # letters of bits in a row of a hover text
 DRAWN = 600  # points of a line at most: more cannot be told apart, and cost time at every click
+DOTTED = 60  # of a line, at most: where there are more, none stands out
 LINES = {
     "monotone": ("the paper's monotone rule", ORANGE, "dash"),
     "greedy": ("greedy", GREEN, "dot"),
@@ -118,7 +119,7 @@ def frontier(
         x=(line.cost[drawn] / scale.divisor).tolist(),
         y=line.omega[drawn].tolist(),
         customdata=line.cost[drawn].tolist(),
-        mode="lines+markers",
+        mode="lines+markers" if len(drawn) <= DOTTED else "lines",
         name="frontier" if tolerance_of(line) else "exact frontier",
         line={"shape": "hv", "color": BLUE, "width": 3},
         marker={"size": 5, "color": BLUE},
