@@ -5,14 +5,22 @@ let plotly;
 const bus = new EventTarget();
 
 function load(source) {
-  plotly ??= new Promise((loaded, failed) => {
+  plotly ??= unpacked(new URL(source, document.baseURI)).then(url => new Promise((loaded, failed) => {
     const script = document.createElement('script');
-    script.src = new URL(source, document.baseURI);
-    script.onload = () => loaded(window.Plotly);
-    script.onerror = () => { plotly = undefined; failed(new Error(`cannot load ${script.src}`)); };
+    script.src = url;
+    script.onload = () => { URL.revokeObjectURL(url); loaded(window.Plotly); };
+    script.onerror = () => failed(new Error('its script does not run'));
     document.head.append(script);
-  });
+  })).catch(error => { plotly = undefined; throw error; });
   return plotly;
+}
+
+// An address of the script in a packed file.
+async function unpacked(address) {
+  const answer = await fetch(address);
+  if (!answer.ok) throw new Error(`cannot load ${address}`);
+  const script = answer.body.pipeThrough(new DecompressionStream('gzip'));
+  return URL.createObjectURL(await new Response(script, { headers: { 'Content-Type': 'text/javascript' } }).blob());
 }
 
 // The figure as text, in the page's own colours.
