@@ -1,7 +1,6 @@
 """The dashboard's entry: `streamlit run hawq_viz/app.py`."""
 
 import gc
-import logging
 from pathlib import Path
 
 import pandas  # noqa: F401 — with plotly here: an import that begins under a click is not safe
@@ -10,6 +9,7 @@ import streamlit as st
 
 from hawq_viz import state
 from hawq_viz.components.chart import serve_plotly
+from hawq_viz.components.page import in_words
 from hawq_viz.components.sidebar import sidebar
 
 ICON = str(Path(__file__).parent / "static" / "icon.png")  # an emoji would be fetched from outside
@@ -65,13 +65,6 @@ page = st.navigation(
     ]
 )
 sidebar()
-try:
+with in_words():
     page.run()
-except ValueError as error:  # a sentence with its remedy
-    st.error(str(error))
-except Exception as error:
-    logging.getLogger("hawq_viz").exception("The page failed.")
-    st.error(f"The page failed ({type(error).__name__}: {error}). The terminal has the details.")
-finally:
-    state.ran()
-    set_apart()  # after the first page, for it imports most
+set_apart()  # after the first page, for it imports most
