@@ -409,6 +409,14 @@ class TestFineTuning:
         assert stands_out(app) == ["Quantize and fine-tune"]
         assert not app.get("progress")
 
+    def test_the_settings_fold_away_while_a_run_is_at_work(self):
+        app = open_page("quantize")
+        app.selectbox(key="typed_recipe").set_value("custom").run()
+        assert [x.proto.expanded for x in app.expander if x.label.startswith("Settings")] == [True]
+        tuning_run(SUMMARY.plan, *made_up_runs.opening(), alive=True)
+        app.run()
+        assert [x.proto.expanded for x in app.expander if x.label.startswith("Settings")] == [False]
+
     def test_a_queued_run_says_its_place(self):
         first = tuning_run(SUMMARY.plan, *made_up_runs.opening(), alive=True)
         waiting = write_run("finetune", tuned_options(), ("queued", {}), alive=True)

@@ -20,12 +20,13 @@ ROUNDING_HELP = {
 A_ROW = 4  # inputs of the custom recipe beside each other
 
 
-def launch_form(summary: Summary, *, primary: bool) -> None:
+def launch_form(summary: Summary, *, primary: bool, folded: bool) -> None:
     """Recipe, images, rival and the button; a custom recipe opens its settings below.
 
     Args:
         summary: Of the picked plan.
         primary: Whether to launch is the one obvious thing to do now.
+        folded: Whether the settings of a recipe leave their place to a run at work.
     """
     _remember()
     recipe, images, rival, start = st.columns([3, 2.4, 2.6, 2.8], vertical_alignment="bottom")
@@ -61,7 +62,7 @@ def launch_form(summary: Summary, *, primary: bool) -> None:
         args=(summary,),
     )
     if chosen in ("custom", NO_RECIPE):
-        with st.expander("Settings of this recipe", expanded=primary):
+        with st.expander("Settings of this recipe", expanded=not folded):
             _rounding()
             if chosen == "custom":
                 _settings()

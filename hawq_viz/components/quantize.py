@@ -30,7 +30,8 @@ def quantize_page(analysis: Analysis, summary: plans.Summary) -> None:
         iter(own + listed), None
     )
     asks = shown is not None and runs.asks_first(shown, summary.plan)
-    launch_form(summary, primary=not asks)
+    live = shown is not None and shown.state in runs.LIVE
+    launch_form(summary, primary=not asks, folded=live)
     queue(shown.id if shown is not None else "")
     if shown is None:
         _elsewhere(view.run)
