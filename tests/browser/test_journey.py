@@ -79,6 +79,7 @@ def test_from_the_frontier_to_a_measured_plan(page: Page, address: str):
     page.keyboard.press("ArrowRight")
     page.wait_for_url(lambda url: url != picked_url)
     settled(page)
+    expect(page.locator(SIZE)).not_to_have_text(picked, timeout=20_000)
     page.wait_for_timeout(1500)  # a change of the URL right after our own is taken for an echo
     page.go_back()
     expect(page.locator(SIZE)).to_have_text(picked, timeout=20_000)
