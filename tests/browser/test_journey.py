@@ -1,24 +1,29 @@
-"""The whole journey in a real browser: open, click a point, quantize it, fine-tune it, come back.
+"""The whole journey in a real browser: open, analyze, pick, launch, watch, compare, take away.
 
-The sample network, its stored analysis and real workers; no network is needed.
+The sample network and real workers; no network is needed.
 """
 
 import re
 from pathlib import Path
+from urllib.parse import parse_qs, urlparse
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
-from served import settled
+from served import Dashboard, settled
 
+from engine import load_packed
 from engine.analysis import Analysis
+from engine.jobs import view
 from engine.workloads import stored_analysis
 
-SECONDS_TO_MEASURE = 400  # three times a thousand images, on a machine that may be busy
-SECONDS_TO_TRAIN = 900  # an epoch of the sample, and the same
+SECONDS_TO_WORK = 900  # that a worker may take, on a machine that may be busy
 
 SIZE = '[data-testid="stMetricValue"] >> nth=0'
 
 ACCURACY = '.chart[aria-label^="Accuracy against"]'
+ROW = 35  # pixels of a table
+UNTIL_ANOTHER = "run => ![run, null].includes(new URLSearchParams(location.search).get('run'))"
+UNTIL_ASKED = "([name, value]) => new URLSearchParams(location.search).get(name) === value"
 
 # Steps and accuracies of the watched run; and whether they have risen well above the first.
 COURSE = """chart => {
@@ -49,33 +54,86 @@ POINT = """kib => {
 }"""
 
 
-def test_from_the_frontier_to_a_measured_plan(page: Page, address: str):
-    page.goto(address + "frontier")
-    settled(page)
-    suggested = page.locator(SIZE).inner_text()
+def go_to(page: Page, name: str) -> None:
+    """Another page, by the menu."""
+    page.get_by_test_id("stSidebarNav").get_by_role("link", name=name).click()
+    where = "/" if name == "Home" else f"/{name.lower()}"
+    page.wait_for_url(lambda url: urlparse(url).path == where)
 
-    # A real click on a point of the line picks that plan, in the page and in the URL.
-    point = page.evaluate(POINT, 100)
+
+def asked(page: Page, name: str) -> str:
+    """A part of the view, from the address."""
+    return parse_qs(urlparse(page.url).query)[name][0]
+
+
+def analyze_roughly(page: Page) -> None:
+    """Have the weights analyzed to an error of half of what is measured, and show that."""
+    page.get_by_role("button", name="See it").first.click()
+    expect(page.get_by_text("what rounding each layer costs")).to_be_visible(timeout=20_000)
+    settled(page)
+    page.get_by_test_id("stPopoverButton").get_by_text("New analysis").click()
+    page.get_by_role("slider", name="Standard error to reach in every layer (%)").focus()
+    page.keyboard.press("End")
+    page.get_by_text("Inputs of layers too").click()
+    page.get_by_role("button", name="Analyse", exact=True).last.click()
+    page.wait_for_url(re.compile("run="))
+    page.get_by_role("button", name="Show it").click(timeout=1000 * SECONDS_TO_WORK)
+    page.wait_for_url(re.compile("analysis="))
+    settled(page)
+
+
+def pick_by_a_click(page: Page, kib: float) -> str:
+    """Pick the frontier's plan of a size by a real click on its point; its size as shown."""
+    suggested = page.locator(SIZE).inner_text()
+    point = page.evaluate(POINT, kib)
     page.mouse.move(point["x"], point["y"])
     page.mouse.click(point["x"], point["y"])
     page.wait_for_url(re.compile(r"size=\d+"))
     settled(page)
-    size = page.locator(SIZE)
-    expect(size).not_to_have_text(suggested)
-    clicked = float(re.search(r"size=([\d.]+)", page.url)[1])
+    expect(page.locator(SIZE)).not_to_have_text(suggested)
+    clicked = float(asked(page, "size"))
     assert clicked == pytest.approx(point["cost"], rel=0.02)  # neighbours may lie under the mouse
-    expect(size).to_have_text(f"{clicked / 1024:.1f} KiB")
-    picked = size.inner_text()
-    picked_url = page.url
+    expect(page.locator(SIZE)).to_have_text(f"{clicked / 1024:.1f} KiB")
     page.wait_for_function(MARKED, arg=clicked, timeout=20_000)
+    return page.locator(SIZE).inner_text()
+
+
+def pick_row(page: Page, row: int) -> None:
+    """Tick a row of the table of runs."""
+    box = page.get_by_test_id("stDataFrame").first.bounding_box()
+    page.mouse.click(box["x"] + 16, box["y"] + (row + 1.5) * ROW)
+
+
+def test_the_whole_journey(
+    page: Page, context: BrowserContext, dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HAWQ_VIZ_RUNS", str(dashboard.runs))
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(dashboard.address)
+    settled(page)
+
+    # Analyze: what is then shown, here and on every page, is the new analysis.
+    analyze_roughly(page)
+    analysis = asked(page, "analysis")
+    images = view(analysis).results["analysis"]["images"]
+    expect(page.get_by_role("cell", name=f"{images:,}, each once")).to_be_visible()
+
+    # Pick the plan that is as small as three bits everywhere, which costs a lot.
+    go_to(page, "Home")
+    settled(page)
+    page.get_by_role("button", name="Pick a plan").click()
+    page.wait_for_url(re.compile(f"/frontier.*analysis={analysis}"))
+    settled(page)
+    uniform = Analysis.load(stored_analysis("resnet20-cifar10")).uniform(3).size_bytes
+    picked = pick_by_a_click(page, uniform / 1024)
+    picked_url = page.url
 
     # A reload, and the browser's way back, know it.
     page.reload()
     settled(page)
     expect(page.locator(SIZE)).to_have_text(picked)
     assert page.url == picked_url
-    slider = page.get_by_role("slider", name="Size at most")
-    slider.focus()
+    page.get_by_role("slider", name="Size at most").focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_url(lambda url: url != picked_url)
     settled(page)
@@ -91,57 +149,74 @@ def test_from_the_frontier_to_a_measured_plan(page: Page, address: str):
     page.get_by_role("combobox", name="Recipe").click()
     page.get_by_role("option", name="Post-training only").click()
     page.get_by_role("button", name="Quantize", exact=True).click()
-    page.wait_for_url(re.compile("run="))
+    page.wait_for_function(UNTIL_ANOTHER, arg=analysis)
+    rounded = asked(page, "run")
     expect(page.get_by_test_id("stProgress")).to_be_visible(timeout=20_000)
     verdict = page.get_by_text("The plan keeps")
-    expect(verdict).to_be_visible(timeout=1000 * SECONDS_TO_MEASURE)
+    expect(verdict).to_be_visible(timeout=1000 * SECONDS_TO_WORK)
     settled(page)
-    found = verdict.inner_text()
-    assert re.search(r"keeps \d+\.\d%, \d+\.\d points (below|above) float32", found)
+    assert re.search(r"keeps \d+\.\d%, \d+\.\d points below float32", verdict.inner_text())
     accuracies = page.locator('.chart[aria-label^="Measured"]')
     assert accuracies.evaluate("chart => chart.data.length") == 3
 
-    # A refresh in the same place, or in another browser, shows the same.
-    page.reload()
-    settled(page)
-    expect(page.get_by_text(found)).to_be_visible()
-
-
-def test_three_bits_worth_of_size_climbs_back_and_is_finished_on_return(
-    page: Page, context: BrowserContext, address: str
-):
-    uniform = Analysis.load(stored_analysis("resnet20-cifar10")).uniform(3).size_bytes
-    page.goto(address + "frontier")
-    settled(page)
-    point = page.evaluate(POINT, uniform / 1024)
-    page.mouse.move(point["x"], point["y"])
-    page.mouse.click(point["x"], point["y"])
-    page.wait_for_url(re.compile(r"size=\d+"))
-    settled(page)
-    page.get_by_role("button", name="Quantize this plan").click()
-    page.wait_for_url(re.compile("/quantize"))
-
-    # One button; the quick recipe on the sample images is what the form says.
+    # It is fine-tuned, and looked at often: the points come while one looks.
+    page.get_by_role("combobox", name="Recipe").click()
+    page.get_by_role("option", name="Custom").click()
+    page.get_by_label("Steps between tests").fill("8")
+    page.get_by_label("Steps between tests").press("Enter")
     page.get_by_role("button", name="Quantize and fine-tune").click()
-    page.wait_for_url(re.compile("run="))
-    link = page.url
-    page.wait_for_function(CLIMBED, timeout=1000 * SECONDS_TO_TRAIN)
+    page.wait_for_function(UNTIL_ANOTHER, arg=rounded)
+    tuned, link = asked(page, "run"), page.url
+    page.wait_for_function(CLIMBED, timeout=1000 * SECONDS_TO_WORK)
     expect(page.get_by_text(re.compile(r"training steps: \d+ of \d+"))).to_be_visible()
     page.close()
 
     # Nobody looks; the worker goes on, and the link leads to where it has got to.
-    again = context.new_page()
-    again.goto(link)
-    settled(again)
-    verdict = again.get_by_text("Fine-tuned, the plan reaches")
-    expect(verdict).to_be_visible(timeout=1000 * SECONDS_TO_TRAIN)
-    points = re.search(r"([\d.]+) above rounding alone", verdict.inner_text())
-    assert float(points[1]) > 3
-    steps, accuracy = again.locator(ACCURACY).evaluate(COURSE)
+    page = context.new_page()
+    page.goto(link)
+    settled(page)
+    verdict = page.get_by_text("Fine-tuned, the plan reaches")
+    expect(verdict).to_be_visible(timeout=1000 * SECONDS_TO_WORK)
+    reached = verdict.inner_text()
+    assert float(re.search(r"([\d.]+) above rounding alone", reached)[1]) > 3
+    steps, accuracy = page.locator(ACCURACY).evaluate(COURSE)
     assert steps[0] == 0
     assert steps == sorted(set(steps))
     assert accuracy[-1] > accuracy[0] + 0.03
-    expect(again.get_by_text("Stopped because")).to_be_visible()
+    expect(page.get_by_text("Stopped because")).to_be_visible()
+
+    # Compare what training has brought, by ticking both in the table of all runs.
+    go_to(page, "Runs")
+    expect(page.get_by_test_id("stDataFrame").locator("canvas").first).to_be_visible()
+    pick_row(page, 1)
+    page.wait_for_function(UNTIL_ASKED, arg=["compare", f"{tuned},{rounded}"], timeout=20_000)
+    worse = page.get_by_text(re.compile(r"Both are of one size. B ends [\d.]+ points below A"))
+    expect(worse).to_be_visible(timeout=20_000)
+
+    # Take the fine-tuned one away, in a file that is as small as promised and can be loaded.
+    go_to(page, "Export")
+    page.get_by_role("button", name="Make the files").click()
+    packed = page.get_by_role("button", name=re.compile(r"Packed \(\d+ KiB\)"))
+    expect(page.get_by_text("What the bytes are")).to_be_visible(timeout=1000 * SECONDS_TO_WORK)
+    with page.expect_download() as download:
+        packed.click()
+    plan = load_packed(Path(download.value.path())).plan
+    assert plan.weight_bits == view(tuned).options["plan"]["weight_bits"]
+    assert f"{plan.size_bytes / 1024:.1f} KiB" == picked
+
+    # The link opens the same in another browser, on this page and where it was trained.
+    settled(page)
+    page.get_by_role("button", name="Copy link").click()
+    expect(page.get_by_text("Copied.", exact=True)).to_be_visible()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    other = context.browser.new_context(viewport={"width": 1280, "height": 720}).new_page()
+    other.goto(copied)
+    settled(other)
+    says = page.get_by_test_id("stAlert").first.inner_text()
+    expect(other.get_by_test_id("stAlert").first).to_have_text(says)
+    go_to(other, "Quantize")
+    expect(other.get_by_text(reached)).to_be_visible(timeout=20_000)
+    expect(other.locator(SIZE)).to_have_text(picked)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
