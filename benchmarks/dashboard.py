@@ -30,7 +30,7 @@ sys.path[:0] = [str(TESTS), str(TESTS / "browser")]
 from chromium import find_chromium  # noqa: E402
 from made_up import made_up_activations, made_up_analysis  # noqa: E402
 from made_up_runs import append, opening, training, tuning_run, write_run  # noqa: E402
-from served import FLAGS, Dashboard, settled  # noqa: E402
+from served import FLAGS, SEEN, Dashboard, settled  # noqa: E402
 
 from engine.analysis import Analysis  # noqa: E402
 from engine.workloads import stored_analysis  # noqa: E402
@@ -89,15 +89,6 @@ POINT = """(chart, share) => {
   const box = chart.getBoundingClientRect(), { xaxis, yaxis, _size } = chart._fullLayout;
   return [box.left + _size.l + xaxis.l2p(line.x[i]),
           box.top + _size.t + yaxis.l2p(Math.log10(line.y[i]))];
-}"""
-
-# Whether Plotly has seen the mouse there: it looks 20 times a second, and takes a click for what it
-# has last seen.
-SEEN = """([selector, left]) => {
-  const chart = document.querySelector(selector), { xaxis, _size } = chart._fullLayout;
-  const [point] = chart._hoverdata ?? [];
-  return point && Math.abs(
-    chart.getBoundingClientRect().left + _size.l + xaxis.l2p(point.x) - left) < 12;
 }"""
 
 

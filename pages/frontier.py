@@ -33,7 +33,8 @@ def frontier_page() -> None:
     left, right = st.columns(2, gap="medium")
     with right:  # first, for it is what a click is waited for
         plan_buttons(analysis, plan)
-        plan_says(study, plan, refusal)
+        with st.container():  # always one element, so that what has the focus below keeps it
+            plan_says(study, plan, refusal)
         certain = plan_panel(study, plan)
     with left:
         if state.several(analysis):

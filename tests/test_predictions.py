@@ -137,7 +137,7 @@ def test_two_plans_have_no_rank_correlation():
     assert rank_correlation([point(0.1, 0.1), point(0.2, 0.3)]) is None
     exact = [point(0.1, 0.1), point(0.2, 0.3), point(0.3, 5.0)]
     assert rank_correlation(exact) == pytest.approx(1)
-    assert "correlation 1.00 (3 plans, 10 images)." in ranking_sentence(exact)
+    assert "correlation 1.00 (3 plans, 10 images); 1 keeps all of it." in ranking_sentence(exact)
     assert ranking_sentence([]) == ""
 
 

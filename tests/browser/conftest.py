@@ -4,9 +4,11 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 from served import FLAGS, Dashboard
 
+PATIENCE = 120_000  # milliseconds: others may use the cores
+expect.set_options(timeout=30_000)
 OURS = re.compile(r"(https?|wss?)://127\.0\.0\.1[:/]|data:|blob:")
 
 
@@ -50,6 +52,7 @@ def context(chromium: str, said: list[str]) -> Iterator[BrowserContext]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         context = browser.new_context(viewport={"width": 1280, "height": 720})
+        context.set_default_timeout(PATIENCE)
         context.on("page", watch)
         yield context
         browser.close()

@@ -3,7 +3,7 @@
 import re
 
 from playwright.sync_api import Page, expect
-from served import settled
+from served import click_chart, settled
 
 TRACES = '.chart[aria-label^="Average Hessian trace of 22 layers"]'
 INPUTS = '.chart[aria-label^="Average Hessian trace of 20 activations"]'
@@ -31,9 +31,8 @@ def point_at(page: Page, chart: str, at: list[float]) -> None:
 
 
 def click(page: Page, chart: str, at: list[float]) -> None:
-    point_at(page, chart, at)
-    page.mouse.down()
-    page.mouse.up()
+    page.locator(chart).scroll_into_view_if_needed()
+    click_chart(page, chart, *page.locator(chart).evaluate(PLACE, at))
 
 
 def test_weights_and_inputs_are_pointed_at_together_and_a_click_looks_closer(
