@@ -30,7 +30,7 @@ sys.path[:0] = [str(TESTS), str(TESTS / "browser")]
 from chromium import find_chromium  # noqa: E402
 from made_up import made_up_activations, made_up_analysis  # noqa: E402
 from made_up_runs import append, opening, training, tuning_run, write_run  # noqa: E402
-from served import FLAGS, SEEN, Dashboard, settled  # noqa: E402
+from served import FLAGS, Dashboard, settled  # noqa: E402
 
 from engine.analysis import Analysis  # noqa: E402
 from engine.workloads import stored_analysis  # noqa: E402
@@ -122,18 +122,25 @@ def _also_reads(name: str, layers: Container[str]) -> tuple[str, ...]:
     return (around,) if around != name and around in layers else ()
 
 
-def opened(browser: Browser, address: str) -> Page:
-    """A page in a browser context that has seen nothing yet."""
+def blank(browser: Browser) -> Page:
+    """An empty page of a browser context that has seen nothing yet."""
     page = browser.new_context(viewport={"width": 1280, "height": 720}).new_page()
     page.set_default_timeout(PATIENCE)
+    return page
+
+
+def opened(browser: Browser, address: str) -> Page:
+    """The dashboard in such a page."""
+    page = blank(browser)
     page.goto(address, wait_until="commit")
     return page
 
 
 def seconds_to_chart(browser: Browser, address: str) -> float:
     """From the visit of a new browser context to its first chart, two frames after it is drawn."""
+    page = blank(browser)
     began = time.perf_counter()
-    page = opened(browser, address)
+    page.goto(address, wait_until="commit")
     page.locator(".chart[data-drawn]").first.wait_for()
     page.evaluate("() => new Promise(s => requestAnimationFrame(() => requestAnimationFrame(s)))")
     taken = time.perf_counter() - began
@@ -160,7 +167,6 @@ def clicks(page: Page) -> list[float]:
         share = 0.15 + 0.7 * ((number * 7) % 20) / 20  # far apart, each elsewhere
         x, y = page.locator(CHART).evaluate(POINT, share)
         page.mouse.move(x, y)
-        page.wait_for_function(SEEN, arg=[CHART, x])
         page.evaluate(WATCH)
         page.mouse.click(x, y)
         page.wait_for_function("() => window.took")

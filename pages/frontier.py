@@ -21,10 +21,9 @@ from hawq_viz.components.reached import reached_here, reached_panel
 from hawq_viz.viewmodels import plans
 
 
-def frontier_page() -> None:
-    """All of it."""
+def picked() -> None:
+    """All that another plan changes: the page below its title."""
     analysis = state.require_analysis()
-    choose_cost(analysis)
     require_table(analysis)
     study = state.require_study()
     plan, refusal = shown_plan(study)
@@ -61,4 +60,5 @@ def frontier_page() -> None:
             certainty_panel(study, plan)
 
 
-apart(frontier_page)
+choose_cost(state.require_analysis())
+apart(picked)

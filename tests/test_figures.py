@@ -349,7 +349,7 @@ def test_both_bit_widths_of_a_layer_stand_beside_each_other(both):
     assert list(inputs.marker.opacity) == [1, 1, 1, 0.4, 1, 1]  # read by an earlier layer too
     assert "as the input of layer1.0.conv1" in inputs.hovertext[3]
     assert (weights.xaxis, inputs.xaxis) == ("x", "x2")
-    assert json.loads(bits_figures.plan_bits_json(both, plan)) == json.loads(
+    assert json.loads(bits_figures.plan_bits_again(both, plan).to_json()) == json.loads(
         bits_figures.plan_bits(both, plan).to_json()
     )
     floats = bits_figures.plan_bits(both, both.uniform(None, 6)).data[0]

@@ -1,6 +1,7 @@
 // Draws a Plotly figure in the page's own colours and font; reports clicks as the trigger "pick", and
 // the part of the x axis that is looked at as "zoom".
-// Charts of one group point at the same position together. A figure that is the same stays as drawn.
+// Charts of one group point at the same position together. A figure that is the same stays as drawn;
+// of one that has other values in traces over the same ground, no more than these are drawn anew.
 let plotly;
 const bus = new EventTarget();
 
@@ -23,12 +24,17 @@ async function unpacked(address) {
   return URL.createObjectURL(await new Response(script, { headers: { 'Content-Type': 'text/javascript' } }).blob());
 }
 
-// The figure as text, in the page's own colours.
+// The ground of a figure and the traces over it as text, in the page's own colours.
 function themed(data, element) {
   const style = getComputedStyle(element);
-  return Object.entries(data.stand_ins).reduce(
-    (text, [colour, variable]) => text.replaceAll(colour, style.getPropertyValue(variable).trim()),
-    data.figure);
+  return [data.figure, data.over].map(part => Object.entries(data.stand_ins).reduce(
+    (text, [colour, variable]) => text.replaceAll(colour, style.getPropertyValue(variable).trim()), part));
+}
+
+// The figure of both.
+function whole([ground, over]) {
+  const figure = JSON.parse(ground);
+  return { ...figure, data: [...figure.data, ...JSON.parse(over)] };
 }
 
 // The figure as it is looked at, zoom and all, on the page's own ground.
@@ -39,7 +45,7 @@ function pictured(element) {
 
 // The figure as it came from Python, for `plotly.io.from_json`.
 function told(element) {
-  const { data, layout } = JSON.parse(element.text);
+  const { data, layout } = whole(element.parts);
   return JSON.stringify({ data, layout: { ...layout, paper_bgcolor: ground(element) } });
 }
 
@@ -87,27 +93,59 @@ function listen(element, Plotly) {
   bus.addEventListener('hover', element.follow);
 }
 
+// The places of those traces of a figure that have other values than before; undefined where more
+// than values differs.
+function moved([ground, over], [groundBefore, overBefore] = []) {
+  if (ground !== groundBefore) return undefined;
+  const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+  const fixed = trace => ({ ...trace, x: 0, y: 0, text: 0, hovertext: 0, customdata: 0,
+    marker: { ...trace.marker, color: 0, opacity: 0 } });
+  const [after, before] = [over, overBefore].map(part => JSON.parse(part));
+  if (!same(after.map(fixed), before.map(fixed))) return undefined;
+  return [...after.keys()].filter(i => !same(after[i], before[i])).map(i => i - after.length);
+}
+
+// Draws the values of traces, whose places count from the last, in less than half the time that
+// Plotly takes for a figure.
+async function move(element, Plotly, over, places) {
+  const traces = JSON.parse(over);
+  await Plotly.animate(element,
+    { data: places.map(i => traces.at(i)), traces: places.map(i => i + element.data.length) },
+    { transition: { duration: 0 }, frame: { duration: 0, redraw: false } });
+  // It leaves bars in their colours.
+  const bars = traces.filter(trace => trace.type === 'bar');
+  const drawn = [...element.querySelectorAll('.barlayer .trace')].slice(-bars.length);
+  bars.forEach(({ marker }, i) =>
+    drawn[i].querySelectorAll('.point path').forEach((bar, layer) => {
+      bar.style.fill = marker.color[layer];
+      bar.style.opacity = marker.opacity[layer];
+    }));
+}
+
 export default function ({ data, parentElement, setTriggerValue }) {
   const element = parentElement.querySelector('.chart');
-  const text = themed(data, element);
+  const parts = themed(data, element);
   Object.assign(element, { pick: setTriggerValue, clickable: data.clickable, zoomable: data.zoomable, group: data.group });
   element.setAttribute('aria-label', data.alt);
   for (const button of parentElement.querySelectorAll('.takes button'))
     button.onclick = () => takes[button.name](element, window.Plotly, data.name);
-  if (element.text !== text) {
-    element.text = text;
-    const figure = JSON.parse(text);
-    for (const part of [figure.layout, figure.layout.hoverlabel])
-      part.font.family = getComputedStyle(element).getPropertyValue('--st-font');
-    element.style.height = `${figure.layout.height}px`;
+  if (parts.some((part, i) => part !== element.parts?.[i])) {
+    element.parts = parts;
+    if (parts[0] !== element.shown?.[0]) element.style.height = `${JSON.parse(parts[0]).layout.height}px`;
     load(data.source).then(Plotly => {
-      if (element.text !== text) return undefined;  // a newer one came while Plotly loaded
+      if (element.parts !== parts) return undefined;  // a newer one came while Plotly loaded
+      const places = moved(parts, element.shown);
+      element.shown = parts;
+      if (places) return move(element, Plotly, parts[1], places);
+      const figure = whole(parts);
+      for (const part of [figure.layout, figure.layout.hoverlabel])
+        part.font.family = getComputedStyle(element).getPropertyValue('--st-font');
       const options = { responsive: true, displaylogo: false, showTips: false,
         doubleClick: data.zoomable ? 'autosize' : 'reset+autosize', modeBarButtonsToRemove:
         ['toImage', 'select2d', 'lasso2d', 'autoScale2d', 'sendChartToCloud'] };
       return Plotly.react(element, figure.data, figure.layout, options).then(() => drawn(element, Plotly));
     }).catch(error => {
-      element.text = undefined;
+      element.parts = element.shown = undefined;
       element.textContent = `The chart cannot be drawn: ${error.message}.`;
     });
   }

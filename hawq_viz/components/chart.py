@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from hawq_viz import state
+from hawq_viz.figures.ground import Overlaid
 from hawq_viz.figures.theme import BLUE, GRID, INK, PAPER
 
 HERE = Path(__file__).parent
@@ -54,7 +55,7 @@ def serve_plotly() -> None:
 
 
 def chart(
-    figure: go.Figure | str,
+    figure: go.Figure | Overlaid,
     *,
     key: str,
     alt: str,
@@ -68,7 +69,8 @@ def chart(
     """Show a figure with a line on how to read it, its numbers as a table, and both to take away.
 
     Args:
-        figure: Or its JSON. Redrawn in place when it changes; zoom stays if its `uirevision` does.
+        figure: Redrawn in place when it changes; zoom stays if its `uirevision` does. Where no more
+            than values of traces over a ground change, these are drawn in half the time.
         key: Unique on the page; a click is in `st.session_state[key].pick` for `on_pick`.
         alt: What the chart shows, for those who cannot see it.
         how_to_read: One line under the chart.
@@ -84,7 +86,8 @@ def chart(
     _mount(
         key=key,
         data={
-            "figure": figure if isinstance(figure, str) else figure.to_json(),
+            "figure": figure.ground if isinstance(figure, Overlaid) else figure.to_json(),
+            "over": figure.over if isinstance(figure, Overlaid) else "[]",
             "source": f"app/static/{SERVED.name}",
             "stand_ins": STAND_INS,
             "name": _file_name(key),

@@ -14,6 +14,7 @@ from hawq_viz.viewmodels.studies import Study
 
 BUDGET = "budget_"  # how the keys of the inputs begin
 SHOWN = "_budgets_shown"  # what they were last filled with
+PUT = "_put_"  # how the keys begin of what sliders were last set to
 
 
 def choose_cost(analysis: Analysis) -> None:
@@ -153,7 +154,12 @@ def budget_slider(study: Study, plan: BitPlan) -> None:
     own = plans.is_own(plan)
     asked = cost_of(plan, study.cost) if own else getattr(state.current(), study.cost)
     slider = sliders.budget_slider(study, asked)
-    st.session_state["budget"] = slider.value
+    _put("budget", slider.value)
+
+    def pick() -> None:
+        if _moved("budget"):
+            state.pick(study.cost, st.session_state["budget"] * slider.per_unit)
+
     st.slider(
         costs.slider_label(study.cost, slider.unit),
         slider.low,
@@ -161,20 +167,35 @@ def budget_slider(study: Study, plan: BitPlan) -> None:
         step=slider.step,
         format=slider.format,
         key="budget",
-        on_change=lambda: state.pick(study.cost, st.session_state["budget"] * slider.per_unit),
+        on_change=pick,
         help="The keyboard's way to pick: the arrow keys go from plan to plan.",
     )
+
+
+def _put(key: str, value: object) -> None:
+    """Set a slider to what the page shows."""
+    st.session_state[key] = st.session_state[PUT + key] = value
+
+
+def _moved(key: str) -> bool:
+    """Whether someone has moved a slider.
+
+    A choice that is made while a page is still being drawn tells of its sliders, too, as if those
+    had been moved that the page itself has just set.
+    """
+    return bool(st.session_state[key] != st.session_state[PUT + key])
 
 
 def part_slider(study: Study) -> None:
     """The keyboard's way to look at a part of the costs, and the way back to all of them."""
     view = state.current()
     slider = sliders.part_slider(study, sliders.part_of(study, view.low, view.high))
-    st.session_state["part"] = slider.values
+    _put("part", slider.values)
 
     def look() -> None:
-        low, high = slider.asked(st.session_state["part"])
-        state.change(low=low, high=high)
+        if _moved("part"):
+            low, high = slider.asked(st.session_state["part"])
+            state.change(low=low, high=high)
 
     ends, whole = st.columns([5, 1], vertical_alignment="bottom", gap="xsmall")
     ends.slider(

@@ -81,5 +81,5 @@ def promise(study: Study) -> None:
         alt=workloads.overview_alt(study, plan),
         how_to_read="Each point of the line is a plan: further left is smaller, further down is "
         "closer to the network before rounding. Squares have the same bits in every layer.",
-        table=plans.frontier_table(study),
+        table=lambda: plans.frontier_table(study),
     )

@@ -26,10 +26,11 @@ def in_words() -> Iterator[None]:
 
 
 def apart(body: Callable[[], None]) -> None:
-    """Run all of a page, and at a choice on it nothing but that.
+    """Run this part of a page, and at a choice on it nothing else.
 
-    The sidebar and the list of pages stay as they are then, for they show nothing but the network
-    and its analysis; to draw them anew takes a browser a third of the time that a click may.
+    The sidebar, the list of pages and the title stay as they are then, for they show nothing but
+    the network, its analysis and the cost; to draw them anew takes a browser a third of the time
+    that a click may.
     """
     shown = _around()
 
@@ -42,7 +43,7 @@ def apart(body: Callable[[], None]) -> None:
     st.fragment(run)()
 
 
-def _around() -> tuple[str, str]:
-    """What the sidebar shows."""
+def _around() -> tuple[str, ...]:
+    """What the sidebar and the title show."""
     view = state.current()
-    return view.workload, view.analysis
+    return view.workload, view.analysis, view.cost, view.fixed

@@ -104,7 +104,7 @@ def plan_panel(study: Study, plan: BitPlan) -> DeltaGenerator | None:
     tall = len(study.analysis.layers) > SCROLLED
     with drawn, st.container(height=HEIGHT if tall else "content", border=False):
         chart(
-            bits.plan_bits_json(study.analysis, plan),
+            bits.plan_bits_again(study.analysis, plan),
             key="plan_bits",
             alt=plans.plan_alt(plan),
             how_to_read=costs.how_to_read_bits(plan),

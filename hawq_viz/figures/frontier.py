@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from textwrap import wrap
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -40,7 +39,7 @@ HEIGHT = 372  # so that the whole chart is seen on a projector
 BESIDE_LEGEND, UNDER_LEGEND = 0.48, 0.5  # where its edges are, as shares of the chart
 Bits = tuple[Mapping[str, int], Mapping[str, int]]  # of weights, of inputs; none for float
 HOVER = 44  # letters of bits in a row of a hover text
-DRAWN = 600  # points of a line at most: more cannot be told apart, and cost time at every click
+DRAWN = 400  # points of a line at most: more cannot be told apart, and cost time at every click
 DOTTED = 60  # of a line, at most: where there are more, none stands out
 LINES = {
     "monotone": ("the paper's monotone rule", ORANGE, "dash"),
@@ -81,12 +80,14 @@ def frontier(
     """
     scale = unit(cost, float(line.cost[-1]))
     axis = f"{NAMES[cost]} ({scale.name})" if scale.name else NAMES[cost]
-    top, bottom = _heights([x for x in (free, line) if x is not None], part)
+    lines = [x for x in (free, line) if x is not None]
+    ends = part or (min(x.cost[0] for x in lines), max(x.cost[-1] for x in lines))
+    top, bottom = _heights(lines, ends)
     figure = themed(
         HEIGHT,
         margin={"l": 70, "r": 12, "t": 14, "b": 52},
         uirevision=f"frontier over {cost} {part or ''}",
-        xaxis={"title": {"text": axis}, **_range(part, scale)},
+        xaxis={"title": {"text": axis}, "range": _range(ends, scale)},
         yaxis={
             "type": "log",
             "title": {"text": "Ω, lower is better"},
@@ -172,12 +173,12 @@ def frontier(
     return figure
 
 
-def _heights(lines: Sequence[Frontier], part: tuple[float, float] | None) -> tuple[float, float]:
+def _heights(lines: Sequence[Frontier], ends: tuple[float, float]) -> tuple[float, float]:
     """Upper and lower end of an axis of log Ω, so that the legend stands above the frontiers.
 
     The legend takes the right part of the chart from `BESIDE_LEGEND` on, down to `UNDER_LEGEND`.
     """
-    low, high = part or (min(x.cost[0] for x in lines), max(x.cost[-1] for x in lines))
+    low, high = ends
     places = low, low + BESIDE_LEGEND * (high - low), high
     found = [_log(line.omega[_at(line, place)]) for line in lines for place in places]
     bottom, top, beside = min(found), max(found), max(found[1::3])
@@ -194,12 +195,14 @@ def _log(omega: float) -> float:
     return math.log10(max(omega, 1e-300))
 
 
-def _range(part: tuple[float, float] | None, scale: Unit) -> dict[str, Any]:
-    """The range of an axis of costs, a little wider than the part so that its ends are seen."""
-    if part is None:
-        return {}
-    low, high = (end / scale.divisor for end in part)
-    return {"range": [low - 0.02 * (high - low), high + 0.02 * (high - low)]}
+def _range(ends: tuple[float, float], scale: Unit) -> list[float]:
+    """The range of an axis of costs: a little wider, so that marks at its ends are seen.
+
+    It is set, for Plotly would choose another for each plan that is marked.
+    """
+    low, high = (end / scale.divisor for end in ends)
+    room = 0.02 * (high - low) or 0.02 * high
+    return [low - room, high + room]
 
 
 def marks(

@@ -1,12 +1,28 @@
 """A figure that stays, and what is drawn over it anew at every click."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import plotly.graph_objects as go
 from plotly.basedatatypes import BaseTraceType
 from plotly.io.json import to_json_plotly
+
+Trace = BaseTraceType | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Overlaid:
+    """A figure in two parts, so that a page need not draw the first again for the second."""
+
+    ground: str  # a figure as JSON, whose axes have ranges: nothing over it moves them
+    over: str  # a list of traces as JSON
+
+    def to_json(self) -> str:
+        """The whole figure."""
+        figure = json.loads(self.ground)
+        return json.dumps({**figure, "data": figure["data"] + json.loads(self.over)})
 
 
 @dataclass(frozen=True)
@@ -16,16 +32,14 @@ class Ground:
     To make and write a figure of a thousand points takes longer than a click may.
     """
 
-    data: str  # its traces as JSON, without the brackets of their list
-    layout: str
+    figure: str
 
     @classmethod
     def of(cls, figure: go.Figure) -> Self:
         """A figure as it stands."""
-        return cls(to_json_plotly(list(figure.data))[1:-1], to_json_plotly(figure.layout))
+        data, layout = to_json_plotly(list(figure.data)), to_json_plotly(figure.layout)
+        return cls(f'{{"data":{data},"layout":{layout}}}')
 
-    def under(self, traces: Sequence[BaseTraceType]) -> str:
-        """The figure with these traces over it, as JSON."""
-        over = to_json_plotly(list(traces))[1:-1]
-        data = ",".join(filter(None, (self.data, over)))
-        return f'{{"data":[{data}],"layout":{self.layout}}}'
+    def under(self, traces: Sequence[Trace]) -> Overlaid:
+        """The figure with these traces over it."""
+        return Overlaid(self.figure, to_json_plotly(list(traces)))

@@ -62,22 +62,3 @@ def settled(page: Page) -> None:
     """Wait until charts are drawn and the script has come to rest."""
     expect(page.locator(".chart[data-drawn]").first).to_be_visible(timeout=1000 * SECONDS_TO_DRAW)
     expect(page.get_by_test_id("stStatusWidget")).to_have_count(0, timeout=1000 * SECONDS_TO_DRAW)
-
-
-# Whether Plotly has seen the mouse there: it looks 20 times a second, and takes a click for what it
-# has last seen.
-SEEN = """([selector, left]) => {
-  const chart = document.querySelector(selector), { xaxis, _size } = chart._fullLayout;
-  const [point] = chart._hoverdata ?? [];
-  return point && Math.abs(
-    chart.getBoundingClientRect().left + _size.l + xaxis.l2p(point.x) - left) < 12;
-}"""
-
-
-def click_chart(page: Page, chart: str, x: float, y: float) -> None:
-    """Click on a point of a chart that is drawn at this place of the page."""
-    page.mouse.move(x - 3, y - 3)
-    page.mouse.move(x, y)
-    page.wait_for_function(SEEN, arg=[chart, x])
-    page.mouse.down()
-    page.mouse.up()

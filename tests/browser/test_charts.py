@@ -3,8 +3,10 @@
 import io
 import re
 from pathlib import Path
+from urllib.parse import parse_qs, urlparse
 
 import plotly.io
+import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from served import settled
@@ -13,6 +15,23 @@ from hawq_viz.components.chart import STAND_INS
 
 TRACES = '.chart[aria-label^="Average Hessian trace of 22 layers"]'
 HISTOGRAM = '.chart[aria-label^="Histogram of the input of"]'
+
+FRONTIER = '.chart[aria-label^="Size against"]'
+BITS = '.chart[aria-label^="Bits of each layer"]'
+
+# All that is drawn of a chart's data and axes, but the names that Plotly gives to parts of it.
+LOOK = """chart => chart.querySelector('.cartesianlayer').innerHTML
+  .replace(/(clip|trace)[0-9a-f]+[a-z]*/g, '').replace(/ id="[^"]*"/g, '').replace(/ style=""/g, '')
+  .replace(/opacity: 1;|transform="translate\\(0,0\\)"/g, '').replace(/\\s+/g, ' ').split('<')"""
+
+# Where on the page a point of the frontier is drawn, by its share of the way along it; its cost.
+POINT = """(chart, share) => {
+  const line = chart.data.find(trace => trace.name === 'exact frontier');
+  const i = Math.round(share * (line.x.length - 1));
+  const box = chart.getBoundingClientRect(), { xaxis, yaxis, _size } = chart._fullLayout;
+  return [box.left + _size.l + xaxis.l2p(line.x[i]),
+          box.top + _size.t + yaxis.l2p(Math.log10(line.y[i])), line.customdata[i]];
+}"""
 
 # Counts how often a chart is drawn from here on.
 COUNT = "chart => { chart.drawings = 0; chart.on('plotly_afterplot', () => chart.drawings++); }"
@@ -65,3 +84,42 @@ def test_charts_can_be_taken_away_and_are_drawn_only_when_they_change(page: Page
     page.wait_for_function("chart => chart.drawings > 0", arg=histogram.element_handle())
     settled(page)
     assert traces.evaluate("chart => chart.drawings") == 0
+
+
+def test_a_click_takes_what_is_under_the_mouse_however_fast_it_came_there(page: Page, address: str):
+    page.goto(address + "frontier")
+    settled(page)
+    chart = page.locator(FRONTIER)
+    for share in (0.2, 0.8, 0.5):
+        x, y, cost = chart.evaluate(POINT, share)
+        page.mouse.move(x - 60, y + 5)  # over other points
+        page.mouse.click(x, y)
+        page.wait_for_url(
+            lambda url, cost=cost: size_of(url) == pytest.approx(cost, rel=0.02), timeout=20_000
+        )
+        settled(page)
+
+
+def size_of(url: str) -> float:
+    return float(parse_qs(urlparse(url).query).get("size", ["nan"])[0])
+
+
+def test_a_plan_that_is_drawn_over_another_looks_as_if_drawn_first(page: Page, address: str):
+    page.goto(address + "frontier?size=68000")
+    settled(page)
+    charts = [page.locator(f"{name}[data-drawn]") for name in (FRONTIER, BITS)]
+    expect(charts[1]).to_be_visible()
+    before = [chart.evaluate(LOOK) for chart in charts]
+    slider = page.get_by_role("slider", name="Size at most")
+    for _ in range(3):
+        slider.press("PageUp")
+    page.wait_for_url(re.compile(r"size=1\d{5}"))
+    settled(page)
+    moved = [chart.evaluate(LOOK) for chart in charts]
+    assert before[0] != moved[0]
+    assert before[1] != moved[1]
+    page.reload()
+    settled(page)
+    expect(charts[1]).to_be_visible()
+    for chart, was in zip(charts, moved, strict=True):
+        assert chart.evaluate(LOOK) == was

@@ -3,7 +3,7 @@
 import re
 
 from playwright.sync_api import Page, expect
-from served import click_chart, settled
+from served import settled
 
 TRACES = '.chart[aria-label^="Average Hessian trace of 22 layers"]'
 INPUTS = '.chart[aria-label^="Average Hessian trace of 20 activations"]'
@@ -32,7 +32,7 @@ def point_at(page: Page, chart: str, at: list[float]) -> None:
 
 def click(page: Page, chart: str, at: list[float]) -> None:
     page.locator(chart).scroll_into_view_if_needed()
-    click_chart(page, chart, *page.locator(chart).evaluate(PLACE, at))
+    page.mouse.click(*page.locator(chart).evaluate(PLACE, at))
 
 
 def test_weights_and_inputs_are_pointed_at_together_and_a_click_looks_closer(

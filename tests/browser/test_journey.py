@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlparse
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
-from served import Dashboard, click_chart, settled
+from served import Dashboard, settled
 
 from engine import load_packed
 from engine.analysis import Analysis
@@ -86,7 +86,7 @@ def pick_by_a_click(page: Page, kib: float) -> str:
     """Pick the frontier's plan of a size by a real click on its point; its size as shown."""
     suggested = page.locator(SIZE).inner_text()
     point = page.evaluate(POINT, kib)
-    click_chart(page, '.chart[aria-label^="Size against"]', point["x"], point["y"])
+    page.mouse.click(point["x"], point["y"])
     page.wait_for_url(re.compile(r"size=\d+"))
     settled(page)
     expect(page.locator(SIZE)).not_to_have_text(suggested)
