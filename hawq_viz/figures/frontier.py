@@ -87,7 +87,7 @@ def frontier(
         HEIGHT,
         margin={"l": 70, "r": 12, "t": 14, "b": 52},
         uirevision=f"frontier over {cost} {part or ''}",
-        xaxis={"title": {"text": axis}, "range": _range(ends, scale)},
+        xaxis={"title": {"text": axis}, "range": _range(ends, scale, 0.02 if part else 0.08)},
         yaxis={
             "type": "log",
             "title": {"text": "Ω, lower is better"},
@@ -195,14 +195,19 @@ def _log(omega: float) -> float:
     return math.log10(max(omega, 1e-300))
 
 
-def _range(ends: tuple[float, float], scale: Unit) -> list[float]:
+def _range(ends: tuple[float, float], scale: Unit, after: float) -> list[float]:
     """The range of an axis of costs: a little wider, so that marks at its ends are seen.
 
     It is set, for Plotly would choose another for each plan that is marked.
+
+    Args:
+        ends: Of the costs that are drawn.
+        scale: Their unit.
+        after: Room to the right of the last, as a share of the range: its mark may have a name.
     """
     low, high = (end / scale.divisor for end in ends)
-    room = 0.02 * (high - low) or 0.02 * high
-    return [low - room, high + room]
+    wide = (high - low) or high
+    return [low - 0.02 * wide, high + after * wide]
 
 
 def marks(
