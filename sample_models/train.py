@@ -8,6 +8,9 @@ images, which cost less (Tan and Le, "EfficientNetV2: Smaller Models and Faster 
 2021). Each epoch draws from a generator seeded by (seed, epoch), so that a training cut after any
 epoch continues as if nothing had happened. The last epoch counts: the test images are looked at
 for the log only and choose nothing.
+
+`squeezenext-cifar10.checkpoint.pt` is a training that is not at its end, after 27 epochs: it takes
+longer than two hours in all.
 """
 
 import argparse
