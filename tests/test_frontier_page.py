@@ -9,6 +9,7 @@ from made_up_runs import result, write_run
 from streamlit.testing.v1 import AppTest
 
 from hawq_viz import state
+from hawq_viz.figures.ground import Overlaid
 from hawq_viz.viewmodels import measured, plans
 from hawq_viz.viewmodels.limits import Held, digits
 from hawq_viz.viewmodels.studies import Study
@@ -48,10 +49,9 @@ def components(app: AppTest) -> list[dict]:
 
 def drawn(app: AppTest) -> list[dict]:
     """The traces of the frontier's chart."""
-    figures = [json.loads(c["figure"]) for c in components(app) if "figure" in c]
-    return next(
-        figure["data"] for figure in figures if figure["data"][-1].get("name") == "this plan"
-    )
+    figures = [Overlaid(c["figure"], c["over"]) for c in components(app) if "figure" in c]
+    found = [json.loads(figure.to_json())["data"] for figure in figures]
+    return next(traces for traces in found if traces[-1].get("name") == "this plan")
 
 
 def omega(app: AppTest) -> str:
