@@ -110,10 +110,11 @@ def test_a_plan_that_is_drawn_over_another_looks_as_if_drawn_first(page: Page, a
     charts = [page.locator(f"{name}[data-drawn]") for name in (FRONTIER, BITS)]
     expect(charts[1]).to_be_visible()
     before = [chart.evaluate(LOOK) for chart in charts]
-    slider = page.get_by_role("slider", name="Size at most")
-    for _ in range(3):
-        slider.press("PageUp")
-    page.wait_for_url(re.compile(r"size=1\d{5}"))
+    said = charts[1].get_attribute("aria-label")
+    page.get_by_role("slider", name="Size at most").press("End")
+    page.wait_for_url(re.compile(r"size=2\d{5}"))
+    expect(page.locator(f"{BITS}:not([aria-label='{said}'])")).to_be_visible()
+    page.wait_for_timeout(1000)  # animations end
     settled(page)
     moved = [chart.evaluate(LOOK) for chart in charts]
     assert before[0] != moved[0]
