@@ -70,7 +70,7 @@ function listen(element, Plotly) {
   // Plotly looks for what is under the mouse 20 times a second at most, and takes a click for what it
   // has found last, or for nothing. To forget that has it look once more as the button goes up.
   element.addEventListener('mousedown', () => document.addEventListener(
-    'mouseup', () => Plotly.Fx.unhover(element), { capture: true, once: true }), true);
+    'mouseup', () => element.isConnected && Plotly.Fx.unhover(element), { capture: true, once: true }), true);
   element.on('plotly_click', event => {
     const cost = event.points[0].customdata;
     if (element.clickable && cost !== undefined) element.pick('pick', cost);

@@ -83,11 +83,12 @@ def chart(
         group: Charts of one group on a page share what is hovered; they have the same x.
     """
     serve_plotly()
+    parts = figure if isinstance(figure, Overlaid) else Overlaid(figure.to_json(), "[]")
     _mount(
         key=key,
         data={
-            "figure": figure.ground if isinstance(figure, Overlaid) else figure.to_json(),
-            "over": figure.over if isinstance(figure, Overlaid) else "[]",
+            "figure": parts.ground,
+            "over": parts.over,
             "source": f"app/static/{SERVED.name}",
             "stand_ins": STAND_INS,
             "name": _file_name(key),

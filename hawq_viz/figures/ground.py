@@ -37,8 +37,7 @@ class Ground:
     @classmethod
     def of(cls, figure: go.Figure) -> Self:
         """A figure as it stands."""
-        data, layout = to_json_plotly(list(figure.data)), to_json_plotly(figure.layout)
-        return cls(f'{{"data":{data},"layout":{layout}}}')
+        return cls(figure.to_json())
 
     def under(self, traces: Sequence[Trace]) -> Overlaid:
         """The figure with these traces over it."""
