@@ -145,7 +145,7 @@ def _done(run: jobs.RunView, plan: BitPlan, analysis: Analysis | None) -> Html:
         trained = f"Then it was trained for {told['steps']:,} steps."
         verdict = training_words.training_verdict(run)
     else:
-        trained, verdict = "", measured.verdict(measured.evaluations(run), run.options)
+        trained, verdict = "", measured.verdict(run)
     return paragraph(says, export.chosen_because(plan), trained, verdict)
 
 

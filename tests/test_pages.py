@@ -339,7 +339,7 @@ class TestQuantize:
     def test_a_finished_run_says_what_was_measured_and_on_what(self):
         quantize_run(*MEASURED)
         app = open_page("quantize")
-        assert "The plan keeps 83.0%, 9.0 points below float32" in texts(app.success)
+        assert "The plan keeps 83.0%, 9.0 ± 2.9 points below float32" in texts(app.success)
         assert "Measured on 1,000 images: made-up images." in texts(app.caption)
         assert list(app.dataframe[0].value["top-1 (%)"]) == pytest.approx([92, 83, 58])
         assert stands_out(app) == ["Fine-tune it"]
@@ -404,7 +404,7 @@ class TestFineTuning:
         tuning_run(SUMMARY.plan, *made_up_runs.whole())
         app = open_page("quantize")
         assert not app.exception
-        assert "Fine-tuned, the plan reaches 91.4%: 0.7 points below" in texts(app.success)
+        assert "Fine-tuned, the plan reaches 91.4%: 0.7 ± 2.4 points below" in texts(app.success)
         assert "390, by the held-back images" in app.table[0].value.to_string()
         assert stands_out(app) == ["Quantize and fine-tune"]
         assert not app.get("progress")
@@ -479,10 +479,10 @@ class TestFineTuning:
         rival = write_run("finetune", tuned_options(SUMMARY.rival), *made_up_runs.whole(0.85))
         folder = tuning_run(SUMMARY.plan, *made_up_runs.whole())
         app = open_page("quantize", run=folder.name)
-        assert "6.4 above" not in texts(app.success)
+        assert "6.4 ± 2.8 points above" not in texts(app.success)
         app.multiselect(key="overlaid").set_value([rival.name]).run()
         assert app.query_params["overlay"] == rival.name
-        assert "6.4 above" in texts(app.success)
+        assert "6.4 ± 2.8 points above" in texts(app.success)
         assert "Lay the two side by side" in [link.label for link in app.get("page_link")]
         other = open_page("quantize", **app.query_params)
         assert other.multiselect(key="overlaid").value == [rival.name]

@@ -93,7 +93,7 @@ class TestReport:
         ]
         assert read.said["title"] == read.said["h1"]
         assert run.id in read.said["p"][0]
-        verdict = measured.verdict(measured.evaluations(run), run.options)
+        verdict = measured.verdict(run)
         assert verdict in read.said["p"][1]
         assert "uniform bits, rounded" in read.said["th"]
         figures = [json.loads(x) for x in read.said["script"] if x.startswith('{"data"')]

@@ -238,9 +238,9 @@ def test_two_runs_are_picked_by_the_lists_swapped_and_reopened_by_the_link():
     assert app.query_params["run"] == first.name
     app.selectbox(key="runs_second").set_value(second.name).run()
     assert app.query_params["compare"] == f"{first.name},{second.name}"
-    assert "B ends 6.4 points below A" in texts(app.markdown)
+    assert "B ends 6.4 ± 2.8 points below A" in texts(app.markdown)
     press(app, "Swap")
-    assert "B ends 6.4 points above A" in texts(app.markdown)
+    assert "B ends 6.4 ± 2.8 points above A" in texts(app.markdown)
     again = page(**app.query_params)
     assert texts(again.markdown) == texts(app.markdown)
     app.selectbox(key="runs_second").set_value("").run()

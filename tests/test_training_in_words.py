@@ -1,6 +1,7 @@
 """What the pages say of fine-tuning, from made-up numbers."""
 
 from dataclasses import asdict
+from pathlib import Path
 from types import SimpleNamespace
 
 import made_up_runs
@@ -27,6 +28,7 @@ def tuning(events=None, state="finished", plan=PLAN, **options) -> SimpleNamespa
     ]
     return SimpleNamespace(
         id="20260101-000000-finetune-made-up-0000",
+        folder=Path("nowhere"),
         kind="finetune",
         state=state,
         title="",
@@ -91,25 +93,27 @@ def test_a_detectors_metric_is_named_in_full():
     table = training.training_table([run], ANALYSIS.parameters)
     assert "mAP@[.5:.95] (%)" in table
     says = training.training_verdict(run)
-    assert says.startswith("Fine-tuned, the plan reaches mAP@[.5:.95] 91.4%: 0.7 points below")
+    assert says.startswith("Fine-tuned, the plan reaches mAP@[.5:.95] 91.4%: 0.7 ± 2.4 po")
     assert training.accuracy_alt([training.course(run)]).startswith("mAP@[.5:.95] against training")
 
 
 def test_the_verdict_compares_with_float_rounding_and_what_is_drawn_over_it():
     says = training.training_verdict(tuning())
     assert says == (
-        "Fine-tuned, the plan reaches 91.4%: 0.7 points below float32, 32.8 above rounding alone."
+        "Fine-tuned, the plan reaches 91.4%: 0.7 ± 2.4 points below float32, 32.8 ± 3.5 points "
+        "above rounding alone (95 % intervals, as of independent images: too wide). "
+        "A difference within its ± is not certain: more test images would tell."
     )
     far = tuning(made_up_runs.whole(0.85), plan=ANALYSIS.uniform(3), seed=2)
     near = tuning(made_up_runs.whole(0.92), plan=ANALYSIS.uniform(4))
     says = training.training_verdict(tuning(), [far, near])
-    assert says.endswith(
-        "rounding alone, 6.4 above uniform 3 bits, 0.6 below uniform 4 bits "
-        "(95 % intervals overlap)."
-    )
+    assert (
+        "rounding alone, 6.4 ± 2.8 points above uniform 3 bits, "
+        "0.6 ± 2.4 points below uniform 4 bits (95 %"
+    ) in says
     again = tuning(made_up_runs.whole(0.85), seed=2)
     assert says[:60] in training.training_verdict(tuning(), [again])
-    assert training.training_verdict(tuning(), [again]).endswith("bits · quick · seed 2.")
+    assert "bits · quick · seed 2 (95 %" in training.training_verdict(tuning(), [again])
     cut = tuning(made_up_runs.opening(), state="running")
     assert training.training_verdict(tuning(), [cut]) == training.training_verdict(tuning())
 

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import asdict, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -26,6 +27,7 @@ def run_view(**fields) -> SimpleNamespace:
     """What is read of a run, without one on disk."""
     given_fields = {
         "id": "20260101-000000-quantize-made-up-0000",
+        "folder": Path("nowhere"),
         "kind": "quantize",
         "workload": ANALYSIS.workload,
         "options": measured.quantize_options(summarize(ANALYSIS, STUDY.plan(None)), "sample"),
@@ -250,14 +252,17 @@ def measured_run(plan: float, uniform: float) -> SimpleNamespace:
 
 def test_the_verdict_compares_and_owns_up_to_overlap():
     clear = measured_run(0.83, 0.58)
-    says = measured.verdict(measured.evaluations(clear), clear.options)
+    says = measured.verdict(clear)
     assert says == (
-        "The plan keeps 83.0%, 9.0 points below float32 and 25.0 points above uniform 4 bits."
+        "The plan keeps 83.0%, 9.0 ± 2.9 points below float32 and 25.0 ± 3.8 points above "
+        "uniform 4 bits (95 % intervals, as of independent images: too wide)."
     )
     close = measured_run(0.925, 0.93)
-    says = measured.verdict(measured.evaluations(close), close.options)
-    assert says.startswith("The plan keeps 92.5%, 0.5 points above float32 and 0.5 points below")
-    assert "intervals overlap" in says
+    says = measured.verdict(close)
+    assert says.startswith(
+        "The plan keeps 92.5%, 0.5 ± 2.4 points above float32 and 0.5 ± 2.3 poin"
+    )
+    assert says.endswith(" A difference within its ± is not certain: more test images would tell.")
 
 
 def test_a_detectors_metric_is_named_in_full():
@@ -265,9 +270,9 @@ def test_a_detectors_metric_is_named_in_full():
     for result in run.results.values():
         result["metric"] = "mAP"
     found = measured.evaluations(run)
-    assert measured.verdict(found, run.options).startswith("The plan keeps mAP@[.5:.95] 83.0%, 9.0")
+    assert measured.verdict(run).startswith("The plan keeps mAP@[.5:.95] 83.0%, 9.0")
     assert measured.accuracies_alt(found, run.options).startswith("Measured, mAP@[.5:.95]: float32")
-    table = measured.accuracy_table(ANALYSIS, run.options, found)
+    table = measured.accuracy_table(ANALYSIS, run)
     assert list(table["mAP@[.5:.95] (%)"]) == pytest.approx([92, 83, 58])
     assert ": mAP@[.5:.95] 83.0% (1 Jan " in runs.listed_name(run)
 
@@ -291,9 +296,11 @@ def test_traces_below_their_errors_are_named():
 
 def test_measured_networks_in_a_table():
     run = measured_run(0.83, 0.58)
-    table = measured.accuracy_table(ANALYSIS, run.options, measured.evaluations(run))
+    table = measured.accuracy_table(ANALYSIS, run)
     assert list(table["network"]) == ["float32", "HAWQ-V2", "uniform 4 bits"]
-    assert list(table["loss rise"]) == pytest.approx([0, 0.09, 0.34])
+    assert list(table["loss rise"])[1:] == pytest.approx([0.09, 0.34])
+    assert list(table["± 95 %"])[1:] == pytest.approx([0.0277, 0.0277], rel=0.01)
+    assert table["loss rise"].isna()[0]  # of the float network itself
     assert table["½Ω"][1] == pytest.approx(STUDY.plan(None).omega / 2)
     assert table["size (KiB)"][0] == pytest.approx(4 * ANALYSIS.parameters / 1024)
 

@@ -24,10 +24,11 @@ async function unpacked(address) {
   return URL.createObjectURL(await new Response(script, { headers: { 'Content-Type': 'text/javascript' } }).blob());
 }
 
-// The ground of a figure and the traces over it as text, in the page's own colours.
+// The ground of a figure and the traces over it as text, in the page's own colours; and HTML to see
+// until they are drawn.
 function themed(data, element) {
   const style = getComputedStyle(element);
-  return [data.figure, data.over].map(part => Object.entries(data.stand_ins).reduce(
+  return [data.figure, data.over, data.until_drawn].map(part => Object.entries(data.stand_ins).reduce(
     (text, [colour, variable]) => text.replaceAll(colour, style.getPropertyValue(variable).trim()), part));
 }
 
@@ -124,7 +125,7 @@ async function move(element, Plotly, over, places) {
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const element = parentElement.querySelector('.chart');
-  const parts = themed(data, element);
+  const [figure, over, sketch] = themed(data, element), parts = [figure, over];
   Object.assign(element, { pick: setTriggerValue, clickable: data.clickable, zoomable: data.zoomable, group: data.group });
   element.setAttribute('aria-label', data.alt);
   for (const button of parentElement.querySelectorAll('.takes button'))
@@ -132,9 +133,11 @@ export default function ({ data, parentElement, setTriggerValue }) {
   if (parts.some((part, i) => part !== element.parts?.[i])) {
     element.parts = parts;
     if (parts[0] !== element.shown?.[0]) element.style.height = `${JSON.parse(parts[0]).layout.height}px`;
+    if (!element.shown) element.innerHTML = sketch;
     load(data.source).then(Plotly => {
       if (element.parts !== parts) return undefined;  // a newer one came while Plotly loaded
       const places = moved(parts, element.shown);
+      if (!element.shown) element.replaceChildren();  // the sketch
       element.shown = parts;
       if (places) return move(element, Plotly, parts[1], places);
       const figure = whole(parts);

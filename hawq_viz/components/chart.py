@@ -65,6 +65,7 @@ def chart(
     on_pick: Callable[[], None] | None = None,
     on_zoom: Callable[[], None] | None = None,
     group: str = "",
+    until_drawn: str = "",
 ) -> None:
     """Show a figure with a line on how to read it, its numbers as a table, and both to take away.
 
@@ -81,6 +82,7 @@ def chart(
         on_zoom: Called when another part of the x axis is chosen: its ends are in
             `st.session_state[key].zoom`, nothing for all of it. Needs a twin on the keyboard too.
         group: Charts of one group on a page share what is hovered; they have the same x.
+        until_drawn: HTML of the same size, seen while the browser reads Plotly's script.
     """
     serve_plotly()
     parts = figure if isinstance(figure, Overlaid) else Overlaid(figure.to_json(), "[]")
@@ -96,6 +98,7 @@ def chart(
             "clickable": on_pick is not None,
             "zoomable": on_zoom is not None,
             "group": group,
+            "until_drawn": until_drawn,
         },
         on_pick_change=on_pick or _nothing,
         on_zoom_change=on_zoom or _nothing,

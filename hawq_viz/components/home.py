@@ -13,6 +13,7 @@ from hawq_viz.components.costs import shown_plan
 from hawq_viz.components.runs import REFUSED, next_button, watch
 from hawq_viz.components.weights import delete_weights
 from hawq_viz.figures.overview import overview
+from hawq_viz.figures.sketch import sketch
 from hawq_viz.viewmodels import analyses, certainty, checklist, plans, runs, workloads
 from hawq_viz.viewmodels.checklist import plain
 from hawq_viz.viewmodels.studies import Study
@@ -73,13 +74,15 @@ def promise(study: Study) -> None:
     summary = plans.summarize(study.analysis, plan, study.cost, study.latency)
     _, rise_is = certainty.sources(study, plan)
     st.markdown(workloads.promise(summary, suggested=state.is_clear()), help=rise_is)
+    figure = overview(
+        study.analysis, study.frontier, cost=study.cost, picked=plan, uniform=study.uniform
+    )
     chart(
-        overview(
-            study.analysis, study.frontier, cost=study.cost, picked=plan, uniform=study.uniform
-        ),
+        figure,
         key="overview",
         alt=workloads.overview_alt(study, plan),
         how_to_read="Each point of the line is a plan: further left is smaller, further down is "
         "closer to the network before rounding. Squares have the same bits in every layer.",
         table=lambda: plans.frontier_table(study),
+        until_drawn=sketch(figure),
     )

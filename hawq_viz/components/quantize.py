@@ -111,7 +111,7 @@ def _verdict(seen: list[jobs.RunView]) -> str:
     run = seen[0]
     if run.kind == "finetune":
         return training.training_verdict(run, seen[1:])
-    return measured.verdict(measured.evaluations(run), run.options)
+    return measured.verdict(run)
 
 
 def _live(seen: list[jobs.RunView]) -> None:
@@ -129,7 +129,7 @@ def _rounded(analysis: Analysis, run: jobs.RunView) -> None:
         key=f"accuracies_{run.id}",
         alt=measured.accuracies_alt(found, run.options),
         how_to_read=(f"{measured.images_sentence(found)} Bars are 95 % intervals."),
-        table=measured.accuracy_table(analysis, run.options, found),
+        table=measured.accuracy_table(analysis, run),
         table_open=True,
     )
 

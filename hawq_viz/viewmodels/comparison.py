@@ -10,7 +10,7 @@ from engine.analysis import COSTS
 from engine.recipe import Recipe
 from engine.results import BitPlan
 from hawq_viz.figures.costs import NAMES, cost_text
-from hawq_viz.viewmodels.measured import Difference, difference, evaluation_of
+from hawq_viz.viewmodels.measured import Difference, difference, errors, evaluation_of, how
 from hawq_viz.viewmodels.run_table import KINDS, OUTCOMES
 from hawq_viz.viewmodels.runs import bits_text, plan_of, run_title, when
 
@@ -53,20 +53,8 @@ def verdict(a: "RunView", b: "RunView") -> str:
     says += why_not(a, b)
     if found is None:
         return " ".join(says)
-    points, (low, high) = 100 * found.mean, (100 * edge for edge in found.interval)
-    side = "above" if points >= 0 else "below"
-    says.append(
-        f"B ends {abs(points):.1f} points {side} A; 95 % interval of the difference "
-        f"{low:+.1f} … {high:+.1f}, {how(found)}."
-    )
-    if not found.clear:
-        says.append("It holds zero: these images cannot tell the two apart.")
+    says.append(f"B ends {found.points} A{errors([found])}")
     return " ".join(says)
-
-
-def how(found: Difference) -> str:
-    """How a difference was told, in words."""
-    return "image by image" if found.paired else "as of independent images: too wide"
 
 
 def why_not(a: "RunView", b: "RunView") -> list[str]:
@@ -111,7 +99,7 @@ def measured_table(a: "RunView", b: "RunView") -> pd.DataFrame:
                     A: _measured(found[0], loss=loss),
                     B: _measured(found[1], loss=loss),
                     "B − A": _difference(told, loss=loss),
-                    "interval": how(told) if told else "cannot be told",
+                    "interval": how(told.paired) if told else "cannot be told",
                 }
             )
     return pd.DataFrame(rows)

@@ -1,7 +1,7 @@
 """What rounding alone was measured to leave, in words and tables."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -106,6 +106,17 @@ class Difference:
         """Whether the interval leaves out zero."""
         return not self.interval[0] <= 0 <= self.interval[1]
 
+    @property
+    def half(self) -> float:
+        """Half of the interval: it lies evenly about the mean."""
+        return (self.interval[1] - self.interval[0]) / 2
+
+    @property
+    def points(self) -> str:
+        """How many points of a metric one has more or less, with the interval."""
+        side = "above" if self.mean >= 0 else "below"
+        return f"{abs(100 * self.mean):.1f} ± {100 * self.half:.1f} points {side}"
+
 
 Measured = tuple["RunView", str]  # a run, and which of its networks: the name of the result
 
@@ -190,19 +201,17 @@ def _costs_text(plan: Mapping[str, Any]) -> str:
     return f"{size},\n{cost_text('bops', bops)} BOPS"
 
 
-def accuracy_table(
-    analysis: Analysis, options: Mapping[str, Any], found: Mapping[str, Evaluation]
-) -> pd.DataFrame:
+def accuracy_table(analysis: Analysis, run: "RunView") -> pd.DataFrame:
     """One row a network: its size, what was measured, and how the loss rose against ½Ω."""
-    names = network_names(options)
+    names = network_names(run.options)
     rows = []
-    for name, evaluation in found.items():
-        plan = options.get(name) or {
+    for name, evaluation in evaluations(run).items():
+        plan = run.options.get(name) or {
             "size_bytes": analysis.parameters * FLOAT_BITS / 8,
             "omega": 0.0,
         }
         low, high = evaluation.interval
-        rise = evaluation.loss - found["float"].loss if "float" in found else math.nan
+        rise = difference((run, name), (run, "float"), loss=True) if name != "float" else None
         rows.append(
             {
                 "network": names[name].partition(",")[0],
@@ -212,37 +221,47 @@ def accuracy_table(
                 "to": 100 * high,
                 "loss": evaluation.loss,
                 "± s.e.": evaluation.loss_sem,
-                "loss rise": rise,
+                "loss rise": rise.mean if rise else math.nan,
+                "± 95 %": rise.half if rise else math.nan,
                 "½Ω": plan["omega"] / 2,
             }
         )
     return pd.DataFrame(rows)
 
 
-def verdict(found: Mapping[str, Evaluation], options: Mapping[str, Any]) -> str:
+def verdict(run: "RunView") -> str:
     """What a finished quantize run has shown, in a sentence or two."""
-    names = network_names(options)
-    plan = found["plan"]
-    lost = 100 * (found["float"].value - plan.value)
-    kept = metric_text(plan.metric, plan.value)
-    says = f"The plan keeps {kept}, {abs(lost):.1f} points {than(lost)} float32"
-    if "uniform" in found:
-        ahead = 100 * (plan.value - found["uniform"].value)
-        rival = names["uniform"].partition(",")[0]
-        says += f" and {abs(ahead):.1f} points {'above' if ahead >= 0 else 'below'} {rival}"
-        if overlap(plan.interval, found["uniform"].interval):
-            says += " (their 95 % intervals overlap: more test images would tell)"
-    return says + "."
+    plan = evaluations(run)["plan"]
+    rival = network_names(run.options).get("uniform", "").partition(",")[0]
+    against = [("float32", (run, "float")), (rival, (run, "uniform"))]
+    says = points_apart((run, "plan"), against, " and ")
+    return f"The plan keeps {metric_text(plan.metric, plan.value)}, {says}"
 
 
-def than(lost: float) -> str:
-    """On which side of another value a loss against it leaves one."""
-    return "below" if lost >= 0 else "above"
+def points_apart(ours: Measured, against: Iterable[tuple[str, Measured]], comma: str = ", ") -> str:
+    """How far one network is from each of others, given with their names, and how certain that is.
+
+    What cannot be told is left out.
+    """
+    found = [(name, difference(ours, theirs)) for name, theirs in against]
+    told = [(name, apart) for name, apart in found if apart is not None]
+    says = comma.join(f"{apart.points} {name}" for name, apart in told)
+    return says + errors([apart for _, apart in told])
 
 
-def overlap(a: tuple[float, float], b: tuple[float, float]) -> bool:
-    """Whether two intervals have values in common."""
-    return a[0] <= b[1] and b[0] <= a[1]
+def errors(told: Sequence[Difference]) -> str:
+    """The end of a sentence with differences: what their errors are, and what to make of them."""
+    ways = {found.paired for found in told}
+    known = [how(paired) for paired in (True, False) if paired in ways]
+    says = f" (95 % intervals, {' or '.join(known)})." if known else "."
+    if not all(found.clear for found in told):
+        says += " A difference within its ± is not certain: more test images would tell."
+    return says
+
+
+def how(paired: bool) -> str:
+    """How differences were told, in words."""
+    return "image by image" if paired else "as of independent images: too wide"
 
 
 def images_sentence(found: Mapping[str, Evaluation]) -> str:

@@ -110,7 +110,7 @@ def verdict(run: "RunView") -> str:
         if run.kind == "finetune":
             return training.training_verdict(run)
         if run.kind == "quantize":
-            return measured.verdict(measured.evaluations(run), run.options)
+            return measured.verdict(run)
         if run.kind == "export":
             return export.verdict(run)
         if run.kind == "analyze":

@@ -11,7 +11,7 @@ from engine.recipe import ACTIVATION_RANGES, BATCH_NORMS, OPTIMIZERS, STEP_SIZES
 from engine.results import BitPlan, Evaluation, metric_text
 from hawq_viz.figures.costs import KIB
 from hawq_viz.figures.finetune import ACCURACY, Course, thinned
-from hawq_viz.viewmodels.measured import ROUNDING, overlap, rounded_so, than
+from hawq_viz.viewmodels.measured import ROUNDING, points_apart, rounded_so
 from hawq_viz.viewmodels.runs import RECIPES, bits_text, duration, plain, recipe_of, run_name
 
 if TYPE_CHECKING:
@@ -127,27 +127,18 @@ def training_table(shown: Sequence["RunView"], parameters: int) -> pd.DataFrame:
 
 def training_verdict(run: "RunView", others: Iterable["RunView"] = ()) -> str:
     """What a finished run has shown, in a sentence; and against each finished run over it."""
-    found = trained(run)
-    tuned, rounded, whole = (found[name] for name in ("finetuned", "plan", "float"))
-    lost, won = 100 * (whole.value - tuned.value), 100 * (tuned.value - rounded.value)
-    reached = metric_text(tuned.metric, tuned.value)
-    says = (
-        f"Fine-tuned, the plan reaches {reached}: {abs(lost):.1f} points {than(lost)} "
-        f"float32, {abs(won):.1f} {than(-won)} rounding alone"
-    )
+    tuned = trained(run)["finetuned"]
+    against = [("float32", (run, "float")), ("rounding alone", (run, "plan"))]
     for other in others:
-        if (rival := trained(other).get("finetuned")) is None:
-            continue
-        ahead = 100 * (tuned.value - rival.value)
         bits = bits_text(other.options["plan"])
         same = bits == bits_text(run.options["plan"])
-        says += f", {abs(ahead):.1f} {than(-ahead)} {plain(run_name(other)) if same else bits}"
-        if overlap(tuned.interval, rival.interval):
-            says += " (95 % intervals overlap)"
+        against.append((plain(run_name(other)) if same else bits, (other, "finetuned")))
+    reached = metric_text(tuned.metric, tuned.value)
+    says = f"Fine-tuned, the plan reaches {reached}: {points_apart((run, 'finetuned'), against)}"
     if run.results["training"]["stopped_because"] == "diverged":
         kept = run.results["training"]["best_step"]
-        says += f". The loss diverged, so step {kept:,} was kept: try a lower learning rate"
-    return says + "."
+        says += f" The loss diverged, so step {kept:,} was kept: try a lower learning rate."
+    return says
 
 
 def images_sentence(run: "RunView") -> str:

@@ -16,6 +16,15 @@ SECONDS_TO_START = 120
 SECONDS_TO_DRAW = 120
 FLAGS = ["--no-sandbox", "--disable-background-networking"]
 
+# Where on the page a plan of the frontier is drawn, by its share of the way along it; its cost.
+POINT = """(chart, share) => {
+  const line = chart.data.find(trace => trace.name === 'exact frontier');
+  const i = Math.round(share * (line.x.length - 1));
+  const box = chart.getBoundingClientRect(), { xaxis, yaxis, _size } = chart._fullLayout;
+  return [box.left + _size.l + xaxis.l2p(line.x[i]),
+          box.top + _size.t + yaxis.l2p(Math.log10(line.y[i])), line.customdata[i]];
+}"""
+
 
 class Dashboard:
     """A server of its own, which can be killed and come back at the same address."""

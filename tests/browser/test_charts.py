@@ -5,11 +5,12 @@ import re
 from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
+import numpy as np
 import plotly.io
 import pytest
 from PIL import Image
-from playwright.sync_api import Locator, Page, expect
-from served import settled
+from playwright.sync_api import Locator, Page, Route, expect
+from served import POINT, settled
 
 from hawq_viz.components.chart import STAND_INS
 
@@ -24,14 +25,11 @@ LOOK = """chart => chart.querySelector('.cartesianlayer').innerHTML
   .replace(/(clip|trace)[0-9a-f]+[a-z]*/g, '').replace(/ id="[^"]*"/g, '').replace(/ style=""/g, '')
   .replace(/opacity: 1;|transform="translate\\(0,0\\)"/g, '').replace(/\\s+/g, ' ').split('<')"""
 
-# Where on the page a point of the frontier is drawn, by its share of the way along it; its cost.
-POINT = """(chart, share) => {
-  const line = chart.data.find(trace => trace.name === 'exact frontier');
-  const i = Math.round(share * (line.x.length - 1));
-  const box = chart.getBoundingClientRect(), { xaxis, yaxis, _size } = chart._fullLayout;
-  return [box.left + _size.l + xaxis.l2p(line.x[i]),
-          box.top + _size.t + yaxis.l2p(Math.log10(line.y[i])), line.customdata[i]];
-}"""
+# The middles of a chart's markers, as sketched or as drawn.
+MARKS = """chart => [
+  ...chart.querySelectorAll(':scope > div > svg > :is(rect, circle), .points .point')]
+  .map(mark => mark.getBoundingClientRect())
+  .map(({ x, y, width, height }) => [x + width / 2, y + height / 2])"""
 
 # Counts how often a chart is drawn from here on.
 COUNT = "chart => { chart.drawings = 0; chart.on('plotly_afterplot', () => chart.drawings++); }"
@@ -124,3 +122,20 @@ def test_a_plan_that_is_drawn_over_another_looks_as_if_drawn_first(page: Page, a
     expect(charts[1]).to_be_visible()
     for chart, was in zip(charts, moved, strict=True):
         assert chart.evaluate(LOOK) == was
+
+
+def test_home_shows_a_sketch_where_its_chart_will_be(page: Page, address: str):
+    held: list[Route] = []
+    page.route("**/plotly-*.js.gz", lambda route: held.append(route))
+    page.goto(address)
+    chart = page.locator(".chart")
+    expect(chart.get_by_text("uniform bits")).to_be_visible(timeout=60_000)
+    expect(page.get_by_test_id("stStatusWidget")).to_have_count(0, timeout=60_000)
+    box, sketched = chart.bounding_box(), chart.evaluate(MARKS)
+    held.pop().continue_()
+    settled(page)
+    assert chart.bounding_box() == box
+    drawn = chart.evaluate(MARKS)
+    assert len(drawn) == 8  # seven uniform plans and the one that is marked
+    assert np.abs(np.subtract(drawn, sketched)).max() <= 1
+    expect(chart.get_by_text("uniform bits")).to_have_count(1)  # no more of the sketch

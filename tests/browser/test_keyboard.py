@@ -199,7 +199,7 @@ def test_the_journey_by_keyboard_alone(
     reach(page, page.get_by_role("combobox", name="Compare with"))
     changes(page, "compare", "uniform 3", "Enter")
     assert asked(page, "compare") == ",".join(run.name for run in reversed(seen))
-    expect(page.get_by_text("B ends 6.4 points below A")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("B ends 6.4 ± 2.8 points below A")).to_be_visible(timeout=PATIENCE)
 
     # Take away: the files, and the link.
     press(page, "Export", key="Shift+Tab", role="link")

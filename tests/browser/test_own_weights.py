@@ -21,8 +21,9 @@ def analyze(page: Page) -> None:
     page.wait_for_url(re.compile("run="))
 
 
-def upload(page: Page, file: Path) -> None:
-    """Give the first network of the list, a ResNet20, the weights of a file."""
+def upload(page: Page, file: Path) -> str:
+    """Give the first network of the list the weights of a file; the checksum they are named by."""
+    before = page.url
     page.get_by_role("link", name="Home").click()
     expect(page.get_by_text("How few bits can each layer bear?")).to_be_visible(timeout=60_000)
     expect(page.get_by_test_id("stStatusWidget")).to_have_count(0, timeout=60_000)
@@ -31,9 +32,19 @@ def upload(page: Page, file: Path) -> None:
     page.locator("input[type=file]").set_input_files(file)
     expect(page.get_by_text(file.name)).to_be_visible(timeout=60_000)
     page.get_by_role("button", name="Use them").click()
-    page.wait_for_url(re.compile("workload=resnet20-cifar10(@|%40)[0-9a-f]{12}"))
+    page.wait_for_url(lambda url: named_in(url) not in (None, named_in(before)))
+    named = named_in(page.url)
+    expect(page.get_by_text(f"with your weights {named}").first).to_be_visible(timeout=60_000)
+    expect(page.get_by_test_id("stStatusWidget")).to_have_count(0, timeout=60_000)
     page.get_by_role("button", name="Analyse it").click()
     expect(page.get_by_text("has not been analyzed yet")).to_be_visible(timeout=60_000)
+    return named
+
+
+def named_in(url: str) -> str | None:
+    """The checksum of the weights that a page's address names, if it names any."""
+    found = re.search("workload=resnet20-cifar10(?:@|%40)([0-9a-f]{12})", url)
+    return found[1] if found else None
 
 
 def test_uploaded_weights_are_analyzed_as_they_are(page: Page, address: str, tmp_path: Path):
@@ -51,8 +62,7 @@ def test_uploaded_weights_are_analyzed_as_they_are(page: Page, address: str, tmp
     refused = page.get_by_text("must hold the weights of CifarResNet, but 1 name is missing (conv1")
     expect(refused).to_be_visible(timeout=1000 * SECONDS_TO_ANALYZE)
 
-    upload(page, tmp_path / "mine.safetensors")
-    named = re.search("(?:@|%40)([0-9a-f]{12})", page.url)[1]
+    named = upload(page, tmp_path / "mine.safetensors")
     analyze(page)
     chart = page.locator(".chart[data-drawn]").first
     expect(chart).to_be_visible(timeout=1000 * SECONDS_TO_ANALYZE)

@@ -65,13 +65,13 @@ def test_rows_are_picked_by_a_click_and_stay_while_a_run_goes_on(
     page.mouse.click(box["x"] + 16, box["y"] + 2.5 * ROW)
     both = f"{live.name},{done.name}"
     page.wait_for_function(UNTIL_ASKED, arg=["compare", both], timeout=PATIENCE)
-    expect(page.get_by_text("B ends 6.4 points below A")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("B ends 6.4 ± 2.8 points below A")).to_be_visible(timeout=PATIENCE)
 
     # The link opens the same elsewhere; the keyboard's lists say the same.
     page.reload()
     settled(page)
-    expect(page.get_by_text("B ends 6.4 points below A")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("B ends 6.4 ± 2.8 points below A")).to_be_visible(timeout=PATIENCE)
     expect(page.get_by_role("combobox", name="Compare with")).to_be_enabled()
     assert parse_qs(urlparse(page.url).query)["compare"] == [both]
     page.get_by_role("button", name="Swap").click()
-    expect(page.get_by_text("B ends 6.4 points above A")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("B ends 6.4 ± 2.8 points above A")).to_be_visible(timeout=PATIENCE)
