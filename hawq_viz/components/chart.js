@@ -5,8 +5,10 @@
 let plotly;
 const bus = new EventTarget();
 
+// Reading the script stops a page for a second: what is there before shall be seen.
 function load(source) {
-  plotly ??= unpacked(new URL(source, document.baseURI)).then(url => new Promise((loaded, failed) => {
+  const address = new URL(source, document.baseURI);
+  plotly ??= Promise.all([unpacked(address), seen()]).then(([url]) => new Promise((loaded, failed) => {
     const script = document.createElement('script');
     script.src = url;
     script.onload = () => { URL.revokeObjectURL(url); loaded(window.Plotly); };
@@ -15,6 +17,10 @@ function load(source) {
   })).catch(error => { plotly = undefined; throw error; });
   return plotly;
 }
+
+// Settles once the page as it stands has been painted, or at once where nobody looks at it.
+const seen = () => document.hidden ? undefined
+  : new Promise(painted => requestAnimationFrame(() => setTimeout(painted)));
 
 // An address of the script in a packed file.
 async function unpacked(address) {
