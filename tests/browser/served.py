@@ -1,6 +1,7 @@
 """The dashboard as the browser tests, and the benchmark of the live page, serve it."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -71,3 +72,13 @@ def settled(page: Page) -> None:
     """Wait until charts are drawn and the script has come to rest."""
     expect(page.locator(".chart[data-drawn]").first).to_be_visible(timeout=1000 * SECONDS_TO_DRAW)
     expect(page.get_by_test_id("stStatusWidget")).to_have_count(0, timeout=1000 * SECONDS_TO_DRAW)
+
+
+def analyze_roughly(page: Page) -> None:
+    """Start the quickest analysis: of weights alone, to an error of half of what is measured."""
+    page.get_by_test_id("stPopoverButton").get_by_text("New analysis").click()
+    page.get_by_role("slider", name="Standard error to reach in every layer (%)").focus()
+    page.keyboard.press("End")
+    page.get_by_text("Inputs of layers too").click()
+    page.get_by_role("button", name="Analyse", exact=True).last.click()
+    page.wait_for_url(re.compile("run="))

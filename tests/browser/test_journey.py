@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlparse
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
-from served import POINT, Dashboard, settled
+from served import POINT, Dashboard, analyze_roughly, settled
 
 from engine import load_packed
 from engine.analysis import Analysis
@@ -63,17 +63,12 @@ def asked(page: Page, name: str) -> str:
     return parse_qs(urlparse(page.url).query)[name][0]
 
 
-def analyze_roughly(page: Page) -> None:
-    """Have the weights analyzed to an error of half of what is measured, and show that."""
+def have_analyzed(page: Page) -> None:
+    """Have the weights analyzed, and show that."""
     page.get_by_role("button", name="See it").first.click()
     expect(page.get_by_text("what rounding each layer costs")).to_be_visible(timeout=20_000)
     settled(page)
-    page.get_by_test_id("stPopoverButton").get_by_text("New analysis").click()
-    page.get_by_role("slider", name="Standard error to reach in every layer (%)").focus()
-    page.keyboard.press("End")
-    page.get_by_text("Inputs of layers too").click()
-    page.get_by_role("button", name="Analyse", exact=True).last.click()
-    page.wait_for_url(re.compile("run="))
+    analyze_roughly(page)
     page.get_by_role("button", name="Show it").click(timeout=1000 * SECONDS_TO_WORK)
     page.wait_for_url(re.compile("analysis="))
     settled(page)
@@ -110,7 +105,7 @@ def test_the_whole_journey(
     settled(page)
 
     # Analyze: what is then shown, here and on every page, is the new analysis.
-    analyze_roughly(page)
+    have_analyzed(page)
     analysis = asked(page, "analysis")
     images = view(analysis).results["analysis"]["images"]
     expect(page.get_by_role("cell", name=f"{images:,}, each once")).to_be_visible()

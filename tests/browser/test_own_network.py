@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Page, expect
-from served import Dashboard, settled
+from served import Dashboard, analyze_roughly, settled
 from tiny import TINY
 
 from hawq_viz.networks import OWN_FILE
@@ -30,9 +30,7 @@ def test_an_own_network_is_analyzed_and_fine_tuned(page: Page, dashboard: Dashbo
     page.goto(dashboard.address)
     expect(page.get_by_text("mine.py:make").first).to_be_visible(timeout=60_000)
     page.get_by_role("button", name="Analyse it").click()
-    page.get_by_test_id("stPopoverButton").get_by_text("New analysis").click()
-    page.get_by_role("button", name="Analyse", exact=True).last.click()
-    page.wait_for_url(re.compile("run="))
+    analyze_roughly(page)
     expect(page.locator(".chart[data-drawn]").first).to_be_visible(timeout=PATIENCE)
 
     page.goto(f"{dashboard.address}frontier?workload=mine.py:make")

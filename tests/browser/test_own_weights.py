@@ -6,19 +6,11 @@ from pathlib import Path
 import torch
 from playwright.sync_api import Page, expect
 from safetensors.torch import save_file
-from served import settled
+from served import analyze_roughly, settled
 
 from engine import load_workload
 
 SECONDS_TO_ANALYZE = 400
-
-
-def analyze(page: Page) -> None:
-    """Start an analysis as the form proposes it."""
-    form = page.get_by_test_id("stPopoverButton").get_by_text("New analysis")
-    form.click()
-    page.get_by_role("button", name="Analyse", exact=True).last.click()
-    page.wait_for_url(re.compile("run="))
 
 
 def upload(page: Page, file: Path) -> str:
@@ -58,12 +50,12 @@ def test_uploaded_weights_are_analyzed_as_they_are(page: Page, address: str, tmp
 
     # What does not fit is refused in words, by the worker that reads it.
     upload(page, tmp_path / "cut.pth")
-    analyze(page)
+    analyze_roughly(page)
     refused = page.get_by_text("must hold the weights of CifarResNet, but 1 name is missing (conv1")
     expect(refused).to_be_visible(timeout=1000 * SECONDS_TO_ANALYZE)
 
     named = upload(page, tmp_path / "mine.safetensors")
-    analyze(page)
+    analyze_roughly(page)
     chart = page.locator(".chart[data-drawn]").first
     expect(chart).to_be_visible(timeout=1000 * SECONDS_TO_ANALYZE)
 
