@@ -44,7 +44,8 @@ with weights:
         key="traces",
         group="layers",
         alt=analyses.traces_alt(analysis, view.sort, view.at),
-        how_to_read=analyses.READ_TRACES + " **Click a layer** to see it from close by.",
+        how_to_read=analyses.READ_TRACES
+        + " **Click a layer** to see it [from close by](#one-layer-from-close-by).",
         table=analyses.trace_table(analysis),
         on_pick=partial(pick_trace, analysis),
     )
@@ -70,7 +71,7 @@ if inputs is not None:
             alt=activations.traces_alt(analysis),
             how_to_read=(
                 "The same for one value of a layer's input, at the first layer that reads it. "
-                "**Click one** to see its values below."
+                "**Click one** to see its values [below](#one-input-from-close-by)."
             ),
             table=activations.trace_table(analysis),
             on_pick=partial(pick_input_trace, analysis),

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 from made_up import made_up_activations, made_up_analysis, varied
+from opened import open_page, texts
 from test_pages import launched as launched
-from test_pages import open_page, texts
 
 from hawq_viz import state
 from hawq_viz.components import certainty

@@ -1,11 +1,11 @@
 """Pages over other costs than size, run as Streamlit runs them, on made-up numbers."""
 
 import json
-from pathlib import Path
 
 import pytest
 from made_up import made_up_activations, made_up_analysis
 from made_up_runs import WORKLOAD
+from opened import open_page, texts
 from streamlit.testing.v1 import AppTest
 
 from engine import jobs
@@ -17,7 +17,6 @@ from hawq_viz.viewmodels.costs import empty_table
 from hawq_viz.viewmodels.plans import summarize
 from hawq_viz.viewmodels.studies import Study
 
-APP = Path(__file__).parents[1] / "hawq_viz" / "app.py"
 ANALYSIS = made_up_activations(made_up_analysis())
 BOPS = Study.of(ANALYSIS, "bops")
 PLAN = BOPS.plan(None)
@@ -29,20 +28,6 @@ def _stored(tmp_path, monkeypatch, runs):  # noqa: ARG001 — runs go into a fol
     path = tmp_path / "stored.analysis.json"
     ANALYSIS.save(path)
     monkeypatch.setattr(state, "stored_analysis", lambda _: path)
-
-
-def open_page(name: str = "frontier", **parameters: str) -> AppTest:
-    app = AppTest.from_file(APP, default_timeout=60)
-    app.query_params.update(parameters)
-    app.run()
-    if name != "home":
-        app.switch_page(f"../pages/{name}.py").run()
-    assert not app.exception
-    return app
-
-
-def texts(elements) -> str:
-    return "\n".join(element.value for element in elements)
 
 
 def shown(app: AppTest) -> dict[str, str]:

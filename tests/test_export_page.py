@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from made_up import made_up_evaluation
 from made_up_runs import WORKLOAD, result, tuning_run, whole, write_run
-from test_pages import SUMMARY, launched, open_page, press, quantize_run, stands_out, texts
+from opened import open_page, texts
+from test_pages import SUMMARY, launched, press, quantize_run, stands_out
 
 from engine.jobs.folders import ONNX, PACKED
 from engine.results import (

@@ -1,11 +1,11 @@
 """What is held, made by hand and compared on the Frontier page, on made-up numbers."""
 
 import json
-from pathlib import Path
 
 import pytest
 from made_up import made_up_activations, made_up_analysis
 from made_up_runs import result, write_run
+from opened import open_page, texts
 from streamlit.testing.v1 import AppTest
 
 from hawq_viz import state
@@ -14,7 +14,6 @@ from hawq_viz.viewmodels import measured, plans
 from hawq_viz.viewmodels.limits import Held, digits
 from hawq_viz.viewmodels.studies import Study
 
-APP = Path(__file__).parents[1] / "hawq_viz" / "app.py"
 ANALYSIS = made_up_activations(made_up_analysis())
 STUDY = Study.of(ANALYSIS)
 FIRST = ANALYSIS.names[0]
@@ -27,19 +26,6 @@ def _stored(tmp_path, monkeypatch, runs):  # noqa: ARG001 — runs go into a fol
     path = tmp_path / "stored.analysis.json"
     ANALYSIS.save(path)
     monkeypatch.setattr(state, "stored_analysis", lambda _: path)
-
-
-def open_page(name: str = "frontier", **parameters: str) -> AppTest:
-    app = AppTest.from_file(APP, default_timeout=60)
-    app.query_params.update(parameters)
-    app.run()
-    app.switch_page(f"../pages/{name}.py").run()
-    assert not app.exception
-    return app
-
-
-def texts(elements) -> str:
-    return "\n".join(element.value for element in elements)
 
 
 def components(app: AppTest) -> list[dict]:

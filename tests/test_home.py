@@ -6,7 +6,8 @@ import made_up_runs
 import pytest
 from made_up import made_up_activations, made_up_analysis, made_up_evaluation
 from made_up_runs import WORKLOAD, result, tuning_run, write_run
-from test_pages import MEASURED, SUMMARY, open_page, press, quantize_run, stands_out, texts
+from opened import open_page, texts
+from test_pages import MEASURED, SUMMARY, press, quantize_run, stands_out
 from test_pages import launched as launched
 from test_pages import stored as stored
 

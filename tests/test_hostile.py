@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from made_up import made_up_activations, made_up_analysis
 from made_up_runs import WORKLOAD, opening, training, tuning_run, whole, write_run
+from opened import APP
 from streamlit.testing.v1 import AppTest
 from torch import nn
 
@@ -20,7 +21,6 @@ from hawq_viz.view import KNOWN, MOST_LETTERS, View, decode, encode
 from hawq_viz.viewmodels.costs import empty_table
 from hawq_viz.viewmodels.plans import opened_plan, plan_file
 
-APP = Path(__file__).parents[1] / "hawq_viz" / "app.py"
 ANALYSIS = made_up_activations(made_up_analysis())
 PLAN = ANALYSIS.uniform(4)
 PAGES = ("home", "sensitivity", "frontier", "quantize", "runs", "export")

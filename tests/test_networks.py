@@ -5,7 +5,7 @@ import re
 
 import pytest
 from live import SLEEPS, asleep, workload_file
-from test_pages import open_page, texts
+from opened import open_page, texts
 
 from engine import jobs
 from engine.results import FormatError

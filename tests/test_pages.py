@@ -2,13 +2,13 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import made_up_runs
 import numpy as np
 import pytest
 from made_up import made_up_analysis
 from made_up_runs import WORKLOAD, append, result, tuning_run, write_run
+from opened import open_page, texts
 from streamlit.testing.v1 import AppTest
 
 from engine import jobs
@@ -21,7 +21,6 @@ from hawq_viz.viewmodels import measured, plans, runs
 from hawq_viz.viewmodels.plans import summarize
 from hawq_viz.viewmodels.studies import Study
 
-APP = Path(__file__).parents[1] / "hawq_viz" / "app.py"
 STUDY = Study.of(made_up_analysis())
 SUMMARY = summarize(STUDY.analysis, STUDY.plan(None))
 
@@ -48,20 +47,9 @@ def launched(monkeypatch):
     return asked
 
 
-def open_page(name: str = "frontier", **parameters: str) -> AppTest:
-    app = AppTest.from_file(APP, default_timeout=60)
-    app.query_params.update(parameters)
-    app.run()
-    return app if name == "home" else app.switch_page(f"../pages/{name}.py").run()
-
-
 def metrics(app: AppTest) -> list[str]:
     assert not app.exception
     return [metric.value for metric in app.metric]
-
-
-def texts(elements) -> str:
-    return "\n".join(element.value for element in elements)
 
 
 def quantize_run(*events: tuple[str, dict], **more):

@@ -7,18 +7,17 @@ import made_up_runs
 import pytest
 from made_up import made_up_analysis, made_up_evaluation
 from made_up_runs import WORKLOAD, append, reference, tuning_run, whole, write_run
+from opened import open_page, texts
 from streamlit.testing.v1 import AppTest
 from test_pages import (
     MEASURED,
     STUDY,
     SUMMARY,
     launched,
-    open_page,
     press,
     quantize_run,
     stands_out,
     stored,
-    texts,
     tuned_options,
 )
 

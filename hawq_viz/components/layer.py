@@ -37,7 +37,7 @@ def layer_panel(analysis: Analysis, planned: Mapping[str, int]) -> None:
     """
     view = state.current()
     layer, bits = detail.chosen(analysis, view.layer, view.at, planned)
-    st.markdown("##### One layer’s weights from close by")
+    st.markdown("##### One layer from close by")
     which, width, whence = st.columns([3, 3, 2.5], vertical_alignment="bottom")
     st.session_state["layer"] = layer.name
     which.selectbox(

@@ -84,6 +84,19 @@ def test_charts_can_be_taken_away_and_are_drawn_only_when_they_change(page: Page
     assert traces.evaluate("chart => chart.drawings") == 0
 
 
+def test_links_lead_from_the_charts_of_all_layers_to_one_of_them(page: Page, address: str):
+    page.goto(address + "sensitivity")
+    settled(page)
+    for link, name in (("from close by", "One layer"), ("below", "One input")):
+        heading = page.get_by_role("heading", name=f"{name} from close by")
+        expect(heading).not_to_be_in_viewport()
+        page.get_by_role("link", name=link, exact=True).first.press("Enter")
+        expect(heading).to_be_in_viewport()
+        page.evaluate("document.querySelector('[data-testid=stMain]').scrollTo(0, 0)")
+    assert "one-input" in page.url
+    assert urlparse(page.url).path == "/sensitivity"
+
+
 def test_a_click_takes_what_is_under_the_mouse_however_fast_it_came_there(page: Page, address: str):
     page.goto(address + "frontier")
     settled(page)
