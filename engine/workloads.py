@@ -337,12 +337,14 @@ def _imagenet(name: str, data: str, weights: Path | None) -> Workload:
 
 _BUILDERS = {  # in `engine.models`; the others are in its table of ImageNet networks
     "resnet20-cifar10": "resnet_cifar:resnet20",
+    "squeezenext-cifar10": "squeezenext:squeezenext_cifar",
     "inception-cifar10": "inception_cifar:inception_cifar",
     "retinanet-shapes": "retinanet:retinanet_shapes",
     "retinanet-resnet50-coco": "retinanet:retinanet_resnet50",
 }
 _REGISTRY: dict[str, Callable[[str, str, Path | None], Workload]] = {
     "resnet20-cifar10": _cifar10,
+    "squeezenext-cifar10": _cifar10,
     "inception-cifar10": _cifar10,
     "retinanet-shapes": _shapes,
     "efficientnet-lite0-imagenet": _imagenet,

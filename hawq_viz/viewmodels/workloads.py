@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PHOTOS = "sorts photos into the 1,000 classes of ImageNet"
 TASKS = {  # what it is called, what it does
     "resnet20-cifar10": ("ResNet20", "sorts small photos into the 10 classes of CIFAR-10"),
+    "squeezenext-cifar10": ("SqueezeNext", "sorts small photos into the 10 classes of CIFAR-10"),
     "inception-cifar10": ("Inception", "sorts small photos into the 10 classes of CIFAR-10"),
     "retinanet-shapes": ("RetinaNet", "finds the shapes in made-up pictures"),
     "efficientnet-lite0-imagenet": ("EfficientNet-Lite0", PHOTOS),
