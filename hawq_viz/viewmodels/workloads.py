@@ -86,8 +86,9 @@ def facts(workload: str, analysis: Analysis | None, seen: Iterable["RunView"]) -
             Fact("Layers", f"{len(analysis.layers)}", f"Those with weights to round. {made}"),
             Fact(
                 "Weights",
-                f"{analysis.parameters:,}",
-                f"In those layers; {operations:,} multiply-accumulates an image. {made}",
+                _count(analysis.parameters),
+                f"{analysis.parameters:,} in those layers; {operations:,} multiply-accumulates an "
+                f"image. {made}",
             ),
             Fact(
                 "As float32",
@@ -96,8 +97,17 @@ def facts(workload: str, analysis: Analysis | None, seen: Iterable["RunView"]) -
             ),
         ]
     elif card := _card(workload):
-        found.append(Fact("Weights", f"{card['parameters']:,}", f"{card['command']}"))
+        found.append(
+            Fact(
+                "Weights", _count(card["parameters"]), f"{card['parameters']:,}: {card['command']}"
+            )
+        )
     return [fact for fact in found if fact is not None]
+
+
+def _count(number: int) -> str:
+    """A number as a card has room for."""
+    return f"{number:,}" if number < 1e6 else f"{number / 1e6:.2f} M"
 
 
 def _accuracy(workload: str, seen: Iterable["RunView"]) -> Fact | None:
