@@ -9,9 +9,9 @@ images, which cost less (Tan and Le, "EfficientNetV2: Smaller Models and Faster 
 epoch continues as if nothing had happened. The last epoch counts: the test images are looked at
 for the log only and choose nothing.
 
-`squeezenext-cifar10.checkpoint.pt` is its training after 27 of 38 epochs, which take longer than two
-hours in all: the command in its card goes on from there. The second cosine was added as the first
-ended half a point short of what was wanted.
+`squeezenext-cifar10.checkpoint.pt` is its training after 27 of 38 epochs, which take longer than
+two hours in all: the command in its card goes on from there. The second cosine was added as the
+first ended half a point short of what was wanted.
 """
 
 import argparse

@@ -265,6 +265,16 @@ def test_the_verdict_compares_and_owns_up_to_overlap():
     assert says.endswith(" A difference within its ± is not certain: more test images would tell.")
 
 
+def test_a_verdict_leaves_out_what_cannot_be_told():
+    run = measured_run(0.83, 0.58)
+    del run.results["uniform"]
+    assert measured.verdict(run).startswith(
+        "The plan keeps 83.0%, 9.0 ± 2.9 points below float32 ("
+    )
+    run.results["float"] = made_up_evaluation(0.92, samples=500).to_json()
+    assert measured.verdict(run) == "The plan keeps 83.0%."
+
+
 def test_a_detectors_metric_is_named_in_full():
     run = measured_run(0.83, 0.58)
     for result in run.results.values():

@@ -234,19 +234,25 @@ def verdict(run: "RunView") -> str:
     plan = evaluations(run)["plan"]
     rival = network_names(run.options).get("uniform", "").partition(",")[0]
     against = [("float32", (run, "float")), (rival, (run, "uniform"))]
-    says = points_apart((run, "plan"), against, " and ")
-    return f"The plan keeps {metric_text(plan.metric, plan.value)}, {says}"
+    kept = metric_text(plan.metric, plan.value)
+    return f"The plan keeps {kept}{points_apart((run, 'plan'), against, ', ', ' and ')}"
 
 
-def points_apart(ours: Measured, against: Iterable[tuple[str, Measured]], comma: str = ", ") -> str:
-    """How far one network is from each of others, given with their names, and how certain that is.
+def points_apart(
+    ours: Measured, against: Iterable[tuple[str, Measured]], colon: str, comma: str
+) -> str:
+    """The end of a sentence: how far one network is from others, and how certain that is.
 
-    What cannot be told is left out.
+    Args:
+        ours: The one that the sentence is about.
+        against: The others by their names; those that cannot be held against it are left out.
+        colon: Before the first.
+        comma: Between them.
     """
     found = [(name, difference(ours, theirs)) for name, theirs in against]
     told = [(name, apart) for name, apart in found if apart is not None]
     says = comma.join(f"{apart.points} {name}" for name, apart in told)
-    return says + errors([apart for _, apart in told])
+    return (colon if told else "") + says + errors([apart for _, apart in told])
 
 
 def errors(told: Sequence[Difference]) -> str:

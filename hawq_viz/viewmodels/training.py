@@ -134,7 +134,8 @@ def training_verdict(run: "RunView", others: Iterable["RunView"] = ()) -> str:
         same = bits == bits_text(run.options["plan"])
         against.append((plain(run_name(other)) if same else bits, (other, "finetuned")))
     reached = metric_text(tuned.metric, tuned.value)
-    says = f"Fine-tuned, the plan reaches {reached}: {points_apart((run, 'finetuned'), against)}"
+    apart = points_apart((run, "finetuned"), against, ": ", ", ")
+    says = f"Fine-tuned, the plan reaches {reached}{apart}"
     if run.results["training"]["stopped_because"] == "diverged":
         kept = run.results["training"]["best_step"]
         says += f" The loss diverged, so step {kept:,} was kept: try a lower learning rate."
