@@ -200,7 +200,7 @@ def test_two_runs_lie_over_each_other_and_the_link_holds_both(
     page.get_by_role("combobox", name="Draw over it").click()
     page.get_by_role("option", name=re.compile("uniform 3 bits.*85.0%")).first.click()
     page.wait_for_url(re.compile(f"overlay={rival.name}"), timeout=PATIENCE)
-    expect(page.get_by_text("6.4 above")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("6.4 ± 2.8 points above")).to_be_visible(timeout=PATIENCE)
     page.wait_for_function(f"() => ({names})({CHART}).length === 2", timeout=PATIENCE)
     drawn = page.locator(ACCURACY).evaluate(names)
     assert "uniform 3 bits" in drawn[1]
@@ -208,6 +208,6 @@ def test_two_runs_lie_over_each_other_and_the_link_holds_both(
     other = context.new_page()
     other.goto(page.url)
     settled(other)
-    expect(other.get_by_text("6.4 above")).to_be_visible(timeout=PATIENCE)
+    expect(other.get_by_text("6.4 ± 2.8 points above")).to_be_visible(timeout=PATIENCE)
     other.wait_for_function(f"() => ({names})({CHART}).length === 2", timeout=PATIENCE)
     assert other.locator(ACCURACY).evaluate(names) == drawn
